@@ -1,0 +1,108 @@
+"""The application access token: as the endpoint issues it, and as consumers read it."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rotate_token.json_object import parse_json_object
+
+DOCUMENTED_LIFETIME_SECONDS = 3600
+"""What Smartcar's page promises; taken where a response names no lifetime."""
+
+LONGEST_TOKEN = 60_000
+"""What fits into a secret (65,536 bytes), with the other fields around it."""
+
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+_TEN_DIGITS = re.compile(r"[0-9]{1,10}")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """
+    A bearer token and its life; no instance breaks the contract that consumers rely on.
+
+    The token does not show in the repr.
+
+    Attributes:
+        access_token: The token, of the characters that RFC 6750 section 2.1 allows.
+        expires_in: Its lifetime in seconds, as issued.
+        issued_at: Unix time in whole seconds, taken just before the request that got it.
+
+    Raises:
+        ValueError: One of them is unusable; the message names it and does not show its value.
+    """
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    issued_at: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.access_token, str) or not _BEARER_TOKEN.fullmatch(self.access_token):
+            raise ValueError("its access_token is missing or not a bearer token")
+        if len(self.access_token) > LONGEST_TOKEN:
+            raise ValueError(f"its access_token is longer than {LONGEST_TOKEN} characters")
+        for name in ("expires_in", "issued_at"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 < value < 10**10:
+                raise ValueError(f"its {name} is not a positive whole number of at most ten digits")
+
+    @property
+    def expires_at(self) -> int:
+        """Unix time in whole seconds from which the token is no longer valid."""
+        return self.issued_at + self.expires_in
+
+    @classmethod
+    def from_response(cls, response: dict[str, Any], issued_at: int) -> Self:
+        """
+        Read a token response (RFC 6749 section 5.1); unknown fields are ignored.
+
+        The RFC lets a server leave out ``expires_in``: then the documented lifetime is taken, and a
+        warning is logged.
+
+        Raises:
+            ValueError: It holds no usable token; the message says what is wrong with it.
+        """
+        if str(response.get("token_type")).lower() != "bearer":
+            raise ValueError("its token_type is missing or not Bearer")
+        expires_in = response.get("expires_in")
+        if expires_in is None:
+            expires_in = DOCUMENTED_LIFETIME_SECONDS
+            logger.warning("The token response has no expires_in: %d s are assumed", expires_in)
+        elif (isinstance(expires_in, str) and _TEN_DIGITS.fullmatch(expires_in)) or (
+            isinstance(expires_in, float) and expires_in.is_integer()
+        ):
+            expires_in = int(expires_in)
+        return cls(response.get("access_token", ""), expires_in, issued_at)
+
+    @classmethod
+    def from_json(cls, document: str) -> Self:
+        """
+        Read a document that `to_json` wrote; fields that it does not know are ignored.
+
+        Raises:
+            ValueError: It is something else; the message says what, without any of its content.
+        """
+        fields = parse_json_object(document)
+        token = cls(
+            fields.get("access_token", ""), fields.get("expires_in", 0), fields.get("issued_at", 0)
+        )
+        if not token._document().items() <= fields.items():
+            raise ValueError("its token_type or expires_at does not fit its other fields")
+        return token
+
+    def to_json(self) -> str:
+        """Write the document that consumers read."""
+        return json.dumps(self._document())
+
+    def _document(self) -> dict[str, str | int]:
+        return {
+            "access_token": self.access_token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+            "issued_at": self.issued_at,
+            "expires_at": self.expires_at,
+        }

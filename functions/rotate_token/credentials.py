@@ -1,0 +1,49 @@
+"""OAuth 2.0 client credentials."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from rotate_token.json_object import parse_json_object
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """
+    A client identifier and its secret (RFC 6749 section 2.3.1).
+
+    The secret does not show in the repr.
+
+    Attributes:
+        client_id: The client identifier.
+        client_secret: Its secret.
+        version_id: The version of the credentials secret that they were read from; credentials are
+            equal whatever their version.
+
+    Raises:
+        ValueError: One of them is unusable; the message names it and does not show its value.
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    version_id: str = field(compare=False)
+
+    def __post_init__(self) -> None:
+        for key in ("client_id", "client_secret"):
+            value = getattr(self, key)
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"its {key} is missing, empty or not a string")
+            if value != value.strip() or not (value.isascii() and value.isprintable()):
+                raise ValueError(
+                    f"its {key} has white space around it or a character that is not ASCII"
+                )
+
+    @classmethod
+    def from_json(cls, document: str, version_id: str) -> Self:
+        """
+        Read ``{"client_id": "…", "client_secret": "…"}``; other keys are ignored.
+
+        Raises:
+            ValueError: It is something else; the message says what, without any of its content.
+        """
+        fields = parse_json_object(document)
+        return cls(fields.get("client_id", ""), fields.get("client_secret", ""), version_id)

@@ -1,0 +1,20 @@
+"""JSON objects, from text that cannot be trusted to be one."""
+
+import json
+from typing import Any
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """
+    Parse a JSON object.
+
+    Raises:
+        ValueError: It is anything else; neither message nor context holds any of the text.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 (the text has the wrong form)
+    return value

@@ -1,0 +1,93 @@
+"""Configuration.from_environment."""
+
+import pytest
+
+from rotate_token.configuration import Configuration
+from rotate_token.errors import ConfigurationError
+
+ENVIRONMENT = {
+    "CREDENTIALS_SECRET_ID": "smartcar/client-credentials",
+    "TOKEN_SECRET_ID": "smartcar-token/access-token",
+}
+
+
+def test_defaults() -> None:
+    """Two settings are enough; the token endpoint is then Smartcar's."""
+    configuration = Configuration.from_environment(ENVIRONMENT)
+
+    assert configuration == Configuration(
+        credentials_secret_id="smartcar/client-credentials",
+        token_secret_id="smartcar-token/access-token",
+        token_url="https://iam.smartcar.com/oauth2/token",
+    )
+
+
+def test_arn() -> None:
+    """An ARN names a secret as well as its name does."""
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:smartcar/token-Ab12Cd"
+
+    configuration = Configuration.from_environment({**ENVIRONMENT, "TOKEN_SECRET_ID": arn})
+
+    assert configuration.token_secret_id == arn
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CREDENTIALS_SECRET_ID", ""),
+        ("CREDENTIALS_SECRET_ID", "two words"),
+        ("TOKEN_SECRET_ID", ""),
+        ("TOKEN_SECRET_ID", "smartcar/token\n"),
+        ("TOKEN_SECRET_ID", ENVIRONMENT["CREDENTIALS_SECRET_ID"]),
+        ("TOKEN_URL", ""),
+        ("TOKEN_URL", "iam.smartcar.com/oauth2/token"),
+        ("TOKEN_URL", "https://"),
+        ("TOKEN_URL", "https://user:password@iam.smartcar.com/oauth2/token"),
+        ("TOKEN_URL", "https://iam.smartcar.com/oauth2/token#fragment"),
+        ("TOKEN_URL", "https://iam.smartcar.com/oauth2/ token"),
+        ("TOKEN_URL", "https://iam..smartcar.com/oauth2/token"),
+        ("TOKEN_URL", "https://iam.smartcar.com:port/oauth2/token"),
+        ("TOKEN_URL", "https://iam.smartcar.com:99999/oauth2/token"),
+        ("TOKEN_URL", "https://256.1.1.1/oauth2/token"),
+        ("TOKEN_URL", "https://[::1/oauth2/token"),
+        ("TOKEN_URL", "http://iam.smartcar.com/oauth2/token"),
+        ("TOKEN_URL", "http://127.0.0.1.example.com/oauth2/token"),
+        ("TOKEN_URL", "http://10.0.0.1/oauth2/token"),
+        ("TOKEN_URL", "ftp://127.0.0.1/oauth2/token"),
+    ],
+)
+def test_malformed(variable: str, value: str) -> None:
+    """A missing or malformed variable is an error that names it."""
+    with pytest.raises(ConfigurationError, match=f"^{variable} "):
+        Configuration.from_environment({**ENVIRONMENT, variable: value})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://login.example.com:8443/oauth2/token?tenant=1",
+        "https://192.0.2.7/token",
+        "http://127.0.0.1:8080/oauth2/token",
+        "http://[::1]:8080/oauth2/token",
+        "http://localhost/oauth2/token",
+    ],
+)
+def test_token_url(url: str) -> None:
+    """The token endpoint is any https address, or an http one on a loopback address."""
+    assert url == Configuration.from_environment({**ENVIRONMENT, "TOKEN_URL": url}).token_url
+
+
+@pytest.mark.parametrize(
+    ("expression", "seconds"),
+    [
+        ("rate(50 minutes)", 3000),
+        ("rate(1 hour)", 3600),
+        ("rate(2 days)", 172800),
+        ("cron(0/30 * * * ? *)", None),
+    ],
+)
+def test_schedule_period(expression: str, seconds: int | None) -> None:
+    """The time between two ticks is known where the schedule is a rate."""
+    environment = {**ENVIRONMENT, "SCHEDULE_EXPRESSION": expression}
+
+    assert Configuration.from_environment(environment).schedule_period_seconds == seconds

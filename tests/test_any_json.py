@@ -1,0 +1,129 @@
+"""Properties: whatever JSON comes, there is a valid token or a typed error, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rotate_token.access_token import AccessToken
+from rotate_token.credentials import ClientCredentials
+from rotate_token.errors import CredentialsError, TokenRequestError, UnreadableTokenError
+from rotate_token.secret_store import SecretStore
+from rotate_token.token_endpoint import TokenEndpoint
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+NOW = 1_800_000_000.0
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=8,
+)
+TOKENS = st.from_regex(r"[A-Za-z0-9\-._~+/]+=*", fullmatch=True)
+LIFETIMES = st.integers(min_value=1, max_value=10**10 - 1)
+
+
+def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Make objects with some of these fields, each of them right or anything at all."""
+    return (
+        st.fixed_dictionaries({}, optional={k: v | ANY_JSON for k, v in fields.items()}) | ANY_JSON
+    )
+
+
+given_any_number_of_times = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@given(
+    document=objects(
+        access_token=TOKENS,
+        token_type=st.sampled_from(["bearer", "Bearer"]),
+        expires_in=LIFETIMES | LIFETIMES.map(str),
+        error=st.sampled_from(["invalid_client", "server_error"]),
+    ),
+    status=st.sampled_from([200, 400, 401, 503]),
+)
+@given_any_number_of_times
+def test_response(document: Any, status: int, credentials: ClientCredentials) -> None:
+    """Any JSON as a response."""
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, content=json.dumps(document)))
+    endpoint = TokenEndpoint("https://iam.smartcar.com/oauth2/token", transport=answer)
+
+    try:
+        token = endpoint.request_token(credentials, until=NOW)
+    except TokenRequestError as error:
+        assert error.problem.startswith("https://iam.smartcar.com/oauth2/token answered ")
+    else:
+        assert status == 200
+        assert token.access_token == document["access_token"]
+        assert AccessToken.from_json(token.to_json()) == token
+
+
+@given(
+    document=objects(
+        access_token=TOKENS,
+        token_type=st.just("Bearer"),
+        expires_in=LIFETIMES,
+        issued_at=LIFETIMES,
+        expires_at=LIFETIMES,
+    )
+)
+@given_any_number_of_times
+def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
+    """Any JSON in the token secret."""
+    store = stored(secrets, "token", document)
+
+    try:
+        token = store.read_token()
+    except UnreadableTokenError as error:
+        assert error.problem.startswith("Secret token holds no published token: it")
+    else:
+        assert token is not None
+        assert json.loads(token.to_json()).items() <= document.items()
+
+
+@given(document=objects(client_id=st.text(), client_secret=st.text()))
+@given_any_number_of_times
+def test_credentials_secret(document: Any, secrets: SecretsManagerClient) -> None:
+    """Any JSON in the credentials secret."""
+    store = stored(secrets, "smartcar", document)
+
+    try:
+        credentials = store.read_credentials()
+    except CredentialsError as error:
+        assert error.problem.startswith("Secret smartcar holds no client credentials: it")
+    else:
+        assert credentials.client_id == document["client_id"]
+        assert credentials.client_secret == document["client_secret"]
+
+
+@given(access_token=TOKENS, expires_in=LIFETIMES, issued_at=LIFETIMES)
+def test_round_trip(access_token: str, expires_in: int, issued_at: int) -> None:
+    """A published document read back is equal."""
+    token = AccessToken(access_token, expires_in, issued_at)
+
+    assert AccessToken.from_json(token.to_json()) == token
+
+
+@given(text=st.text())
+def test_no_json(text: str) -> None:
+    """Text that is no JSON is no token and no credentials either."""
+    for parse in (AccessToken.from_json, lambda text: ClientCredentials.from_json(text, "v1")):
+        with pytest.raises(ValueError, match="^it"):
+            parse(text)
+
+
+def stored(secrets: SecretsManagerClient, name: str, document: Any) -> SecretStore:
+    """Put a document into a secret, and make a store of it."""
+    if not secrets.list_secrets()["SecretList"]:
+        secrets.create_secret(Name=name)
+    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(document))
+    return SecretStore(secrets, credentials_secret_id="smartcar", token_secret_id="token")
