@@ -1,0 +1,87 @@
+"""
+One of the examples against the embedded parts: what `make example` starts.
+
+A token is published first, as the job does it; then the example runs, with its variables.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, LocalSecretsManager
+from local.token_endpoint import LocalTokenEndpoint
+from rotate_token.rotation import rotate
+from rotate_token.secret_store import SecretStore
+from rotate_token.token_endpoint import TokenEndpoint
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+COMMANDS = {
+    "python": ("python", [sys.executable, "list_connections.py"]),
+    "powertools": ("python", [sys.executable, "list_connections_powertools.py"]),
+    "lambda": ("lambda", [sys.executable, "-c", "import app; print(app.lambda_handler({}, None))"]),
+    "node": ("node", ["node", "list-connections.js"]),
+    "shell": ("shell", ["./list_connections.sh"]),
+}
+"""The folder of each example, and the command that runs it there."""
+
+
+def publish(secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint) -> str:
+    """Publish a new token, as the job does it, and return it."""
+    store = SecretStore(
+        secrets_manager.client,
+        credentials_secret_id=CREDENTIALS_SECRET_ID,
+        token_secret_id=TOKEN_SECRET_ID,
+    )
+    rotate(
+        store,
+        TokenEndpoint(endpoint.url),
+        forced=True,
+        until=time.time() + 60,
+        on_failed_attempt=lambda *_: None,
+    )
+    token = store.read_token()
+    if token is None:
+        raise LookupError("nothing was published")
+    return token.access_token
+
+
+def variables(
+    secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint, folder: str
+) -> dict[str, str]:
+    """Return the environment of an example, with a folder for what it keeps."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return {
+        **inherited,
+        **secrets_manager.environment,
+        "SMARTCAR_API_URL": endpoint.api_url,
+        "SMARTCAR_TOKEN_CACHE": str(Path(folder, "smartcar-token.json")),
+    }
+
+
+def main(name: str) -> int:
+    """Run an example, and return its status."""
+    if name not in COMMANDS:
+        sys.exit(f"EXAMPLE: {name} is none; there are {', '.join(COMMANDS)}")
+    folder, command = COMMANDS[name]
+    with (
+        LocalSecretsManager() as secrets_manager,
+        LocalTokenEndpoint() as endpoint,
+        TemporaryDirectory() as cache,
+    ):
+        secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
+        publish(secrets_manager, endpoint)
+        print(f"A token is published; examples/{folder} asks {endpoint.api_url}/connections:")
+        sys.stdout.flush()
+        environment = variables(secrets_manager, endpoint, cache)
+        return subprocess.run(
+            command, cwd=EXAMPLES / folder, env=environment, check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""An embedded AWS Secrets Manager: moto's, on a free loopback port, that fails on request."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import boto3
+import httpx
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from local.loopback_server import LoopbackServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CREDENTIALS_SECRET_ID = "smartcar/client-credentials"  # noqa: S105 (a name)
+TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
+
+
+@dataclass
+class Fault:
+    """
+    What happens to calls of an operation on a secret.
+
+    Attributes:
+        operation: Such as ``GetSecretValue``.
+        secret_id: The secret's name.
+        code: An error code of AWS, such as ``ThrottlingException``, or ``hang`` for no answer.
+        times: How many calls it lasts for, if it does not last for ever.
+    """
+
+    operation: str
+    secret_id: str
+    code: str
+    times: float = float("inf")
+
+
+class LocalSecretsManager(LoopbackServer):
+    """
+    The service, as a context manager that starts and stops its server.
+
+    Attributes:
+        environment: The variables that a function needs to find the service and its secrets there.
+        client: A client of it, whatever this machine's own configuration says.
+        faults: What goes wrong; may be changed at any time.
+        calls: The operation and the secret of each call so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._serve)
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._one_at_a_time = threading.Lock()
+        self.environment = {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",  # for the SDK for JavaScript
+            "AWS_ENDPOINT_URL": self.address,
+            "NO_PROXY": "127.0.0.1",
+            "CREDENTIALS_SECRET_ID": CREDENTIALS_SECRET_ID,
+            "TOKEN_SECRET_ID": TOKEN_SECRET_ID,
+        }
+        self.client: SecretsManagerClient = boto3.client(
+            "secretsmanager",
+            endpoint_url=self.address,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",  # noqa: S106 (made up)
+        )
+        self.faults: list[Fault] = []
+        self.calls: list[tuple[str, str]] = []
+
+    def reset(self, client_id: str, client_secret: str) -> None:
+        """Leave two secrets: one with these credentials, and one that is to get the token."""
+        self.faults.clear()
+        httpx.post(f"{self.address}/moto-api/reset", trust_env=False)
+        credentials = {"client_id": client_id, "client_secret": client_secret}
+        self.client.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString=json.dumps(credentials))
+        self.client.create_secret(Name=TOKEN_SECRET_ID)
+        self.calls.clear()
+
+    def published(self) -> str:
+        """Return what a consumer reads: the value of the token secret."""
+        return self.client.get_secret_value(SecretId=TOKEN_SECRET_ID)["SecretString"]
+
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        if operation:
+            secret_id = json.loads(body).get("SecretId", "")
+            self.calls.append((operation, secret_id))
+            for fault in self.faults:
+                if (fault.operation, fault.secret_id) == (operation, secret_id) and fault.times > 0:
+                    fault.times -= 1
+                    return self._fail(fault, start_response)
+        # What AWS does in one step takes moto several.
+        with self._one_at_a_time:
+            return list(self._moto(environ, start_response))
+
+    def _fail(self, fault: Fault, start_response: StartResponse) -> Iterable[bytes]:
+        if fault.code == "hang":
+            self.stopping.wait()
+        status = "500 No" if fault.code == "InternalServiceError" else "400 No"
+        start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": fault.code, "message": "As scripted."}).encode()]

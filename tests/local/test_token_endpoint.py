@@ -1,0 +1,82 @@
+"""The local token endpoint, where it behaves: as Smartcar's page says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from local.token_endpoint import LocalTokenEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORM = {
+    "grant_type": "client_credentials",
+    "client_id": LocalTokenEndpoint.client_id,
+    "client_secret": LocalTokenEndpoint.client_secret,
+}
+
+
+def post(endpoint: LocalTokenEndpoint, form: Mapping[str, str]) -> httpx.Response:
+    """Ask for a token."""
+    return httpx.post(endpoint.url, data=form, trust_env=False)
+
+
+def test_token(endpoint: LocalTokenEndpoint) -> None:
+    """A right request gets a token that lives for an hour."""
+    response = post(endpoint, FORM)
+
+    assert response.status_code == 200
+    assert response.json().keys() == {"access_token", "token_type", "expires_in"}
+    assert response.json()["expires_in"] == 3600
+
+
+def test_tokens_differ(endpoint: LocalTokenEndpoint) -> None:
+    """Each request gets a token of its own."""
+    assert post(endpoint, FORM).json() != post(endpoint, FORM).json()
+
+
+@pytest.mark.parametrize("missing", FORM)
+def test_missing_parameter(endpoint: LocalTokenEndpoint, missing: str) -> None:
+    """A parameter that is missing makes an invalid request."""
+    response = post(endpoint, {name: value for name, value in FORM.items() if name != missing})
+
+    assert response.status_code == 400
+    assert response.json()["error"] == "invalid_request"
+
+
+def test_json_request(endpoint: LocalTokenEndpoint) -> None:
+    """A request that is no form is invalid."""
+    response = httpx.post(endpoint.url, json=FORM, trust_env=False)
+
+    assert response.status_code == 400
+    assert response.json()["error"] == "invalid_request"
+
+
+def test_grant_type(endpoint: LocalTokenEndpoint) -> None:
+    """There is one grant type."""
+    response = post(endpoint, {**FORM, "grant_type": "password"})
+
+    assert response.status_code == 400
+    assert response.json()["error"] == "unsupported_grant_type"
+
+
+@pytest.mark.parametrize("parameter", ["client_id", "client_secret"])
+def test_invalid_client(endpoint: LocalTokenEndpoint, parameter: str) -> None:
+    """A client that it does not know is refused."""
+    response = post(endpoint, {**FORM, parameter: "mistyped"})
+
+    assert response.status_code == 401
+    assert response.json()["error"] == "invalid_client"
+
+
+def test_script(endpoint: LocalTokenEndpoint) -> None:
+    """Faults are played in their order, then it behaves."""
+    endpoint.faults.extend(["503", "429"])
+
+    responses = [post(endpoint, FORM) for _ in range(3)]
+
+    assert [response.status_code for response in responses] == [503, 429, 200]
+    assert responses[1].headers["Retry-After"] == "1"

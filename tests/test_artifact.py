@@ -1,0 +1,137 @@
+"""What `sam build` makes, run as Lambda runs it: under the real runtime client."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from werkzeug.serving import generate_adhoc_ssl_pair
+
+from local.lambda_runtime import FunctionError, LambdaRuntime
+from local.token_endpoint import LocalTokenEndpoint
+from rotate_token.access_token import AccessToken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from local.secrets_manager import LocalSecretsManager
+
+pytestmark = pytest.mark.xdist_group("package")
+
+PROJECT = Path(__file__).parents[1]
+SCHEDULED, ROTATE_NOW = (
+    json.loads((PROJECT / "events" / name).read_text())
+    for name in ("scheduled.json", "rotate_now.json")
+)
+
+
+@pytest.fixture
+def function(package: Path, environment: dict[str, str]) -> Iterator[LambdaRuntime]:
+    """An execution environment of the built function."""
+    with LambdaRuntime(package, environment) as runtime:
+        yield runtime
+
+
+def test_runs(
+    function: LambdaRuntime,
+    secrets_manager: LocalSecretsManager,
+    endpoint: LocalTokenEndpoint,
+) -> None:
+    """The first run publishes, the second is skipped, a forced one publishes again."""
+    first = function.invoke(SCHEDULED)
+    first_token = AccessToken.from_json(secrets_manager.published())
+    second = function.invoke(SCHEDULED)
+    second_token = AccessToken.from_json(secrets_manager.published())
+    third = function.invoke(ROTATE_NOW)
+    third_token = AccessToken.from_json(secrets_manager.published())
+
+    assert [run["status"] for run in (first, second, third)] == ["rotated", "skipped", "rotated"]
+    assert [run["reason"] for run in (first, second, third)] == ["missing", "fresh", "forced"]
+    assert second_token == first_token
+    assert third_token.access_token != first_token.access_token
+    assert len(endpoint.requests) == 2
+
+
+def test_output(function: LambdaRuntime, endpoint: LocalTokenEndpoint) -> None:
+    """Every line that the function writes is JSON: a log line, or metrics."""
+    endpoint.faults.append("503")
+
+    function.invoke(SCHEDULED)
+
+    lines: list[dict[str, Any]] = [json.loads(line) for line in function.output.splitlines()]
+    assert [
+        line.get("message", "").partition(" is in ")[0] for line in lines if "_aws" not in line
+    ] == [
+        f"Token request failed: {endpoint.url} answered 503 temporarily_unavailable; attempt 2",
+        "Token rotated",
+    ]
+    assert [[*line][2:] for line in lines if "_aws" in line] == [
+        ["TokenRequestFailed"],
+        ["TokenRotated", "TokenLifetimeSeconds"],
+    ]
+
+
+def test_failed_run(function: LambdaRuntime, endpoint: LocalTokenEndpoint) -> None:
+    """A run that fails is a failed invocation, with the reason in it."""
+    endpoint.faults.append("401")
+
+    with pytest.raises(FunctionError, match="^InvalidClientError: .* answered 401 "):
+        function.invoke(SCHEDULED)
+
+
+def test_configuration(package: Path) -> None:
+    """A function without its settings does not start, and says which is missing."""
+    with (
+        LambdaRuntime(package, {"AWS_DEFAULT_REGION": "us-east-1"}) as function,
+        pytest.raises(FunctionError, match="^ConfigurationError: CREDENTIALS_SECRET_ID is not set"),
+    ):
+        function.invoke(SCHEDULED)
+
+
+def test_contents(package: Path) -> None:
+    """The package brings no boto3, and nothing that runs on one kind of machine only."""
+    names = {path.name for path in package.iterdir()}
+
+    assert "rotate_token" in names
+    assert not {"boto3", "botocore", "bin"} & names
+    assert not list(package.rglob("*.so"))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of localhost and its key, in one file."""
+    certificate, key = generate_adhoc_ssl_pair("localhost")
+    path = tmp_path / "localhost.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    return path
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_tls(
+    trusted: bool,  # noqa: FBT001 (a parameter of the test)
+    certificate: Path,
+    package: Path,
+    secrets_manager: LocalSecretsManager,
+) -> None:
+    """Over TLS credentials go to an endpoint with a trusted certificate, and to no other."""
+    ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ssl_context.load_cert_chain(certificate)
+    with LocalTokenEndpoint(ssl_context=ssl_context) as endpoint:
+        environment = {**secrets_manager.environment, "TOKEN_URL": endpoint.url}
+        if trusted:
+            environment["SSL_CERT_FILE"] = str(certificate)
+        # A time-out in which there is time for one attempt.
+        with LambdaRuntime(package, environment, timeout_seconds=30) as function:
+            if trusted:
+                assert function.invoke(SCHEDULED)["status"] == "rotated"
+            else:
+                with pytest.raises(FunctionError, match="CERTIFICATE_VERIFY_FAILED"):
+                    function.invoke(SCHEDULED)
+    assert len(endpoint.requests) == trusted
