@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from typing import TYPE_CHECKING, Self
 
-from werkzeug.serving import make_server
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from werkzeug.serving import generate_adhoc_ssl_pair, make_server
 
 if TYPE_CHECKING:
-    import ssl
+    from pathlib import Path
     from wsgiref.types import WSGIApplication
 
 # The server would write a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def make_certificate(path: Path) -> None:
+    """Write a new certificate of ``localhost``, and its key, to one file."""
+    certificate, key = generate_adhoc_ssl_pair("localhost")
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
 
 
 class LoopbackServer:
@@ -22,20 +33,23 @@ class LoopbackServer:
 
     Args:
         application: What is served.
-        ssl_context: With which it is served over TLS, as ``localhost``; otherwise it is not.
+        certificate: With which it is served over TLS, as `make_certificate` writes it; without one,
+            it is not.
 
     Attributes:
         address: Where it is served, such as ``http://127.0.0.1:43329``.
         stopping: Set when it stops, for what would wait for ever.
     """
 
-    def __init__(
-        self, application: WSGIApplication, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, application: WSGIApplication, certificate: Path | None = None) -> None:
+        ssl_context = None
+        if certificate:
+            ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            ssl_context.load_cert_chain(certificate)
         self._server = make_server(
             "127.0.0.1", 0, application, threaded=True, ssl_context=ssl_context
         )
-        origin = "https://localhost" if ssl_context else "http://127.0.0.1"
+        origin = "https://localhost" if certificate else "http://127.0.0.1"
         self.address = f"{origin}:{self._server.server_port}"
         self.stopping = threading.Event()
 

@@ -39,8 +39,8 @@ from flask import Flask, Response, redirect, request
 from local.loopback_server import LoopbackServer
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -73,7 +73,7 @@ class LocalTokenEndpoint(LoopbackServer):
 
     Args:
         faults: The script, see above.
-        ssl_context: With which it is served over TLS; otherwise it is not.
+        certificate: With which it is served over TLS; without one, it is not.
 
     Attributes:
         url: Its address.
@@ -92,12 +92,12 @@ class LocalTokenEndpoint(LoopbackServer):
     client_secret = "kYz7Q2vXw9Lr4TnB/5+ %&="  # noqa: S105 (made up, with what a form has to encode)
 
     def __init__(
-        self, faults: Iterable[str | Answer] = (), ssl_context: ssl.SSLContext | None = None
+        self, faults: Iterable[str | Answer] = (), certificate: Path | None = None
     ) -> None:
         app = Flask(__name__)
         app.post("/oauth2/token")(self._token)
         app.get("/v3/connections")(self._connections)
-        super().__init__(app, ssl_context)
+        super().__init__(app, certificate)
         self.url = f"{self.address}/oauth2/token"
         self.api_url = f"{self.address}/v3"
         self.api_statuses: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -115,6 +116,7 @@ def invoke(
         return result
 
     yield invoke
+    gc.unfreeze()
     logging.disable(logging.NOTSET)
     package_logger = logging.getLogger("rotate_token")
     package_logger.handlers.clear()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import ssl
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from werkzeug.serving import generate_adhoc_ssl_pair
 
-from local.lambda_runtime import FunctionError, LambdaRuntime
+from local.bench import imported_modules
+from local.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
+from local.loopback_server import make_certificate
 from local.token_endpoint import LocalTokenEndpoint
 from rotate_token.access_token import AccessToken
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from local.secrets_manager import LocalSecretsManager
 
 pytestmark = pytest.mark.xdist_group("package")
+
+on_python_of_lambda = pytest.mark.skipif(
+    "CI" not in os.environ and not (RUNTIME_PYTHON.parents[1] / "lib" / "python3.13").exists(),
+    reason="the Python that Lambda runs, 3.13, is not on this machine",
+)
 
 PROJECT = Path(__file__).parents[1]
 SCHEDULED, ROTATE_NOW = (
@@ -92,6 +99,53 @@ def test_configuration(package: Path) -> None:
         function.invoke(SCHEDULED)
 
 
+def test_aws_calls(function: LambdaRuntime, secrets_manager: LocalSecretsManager) -> None:
+    """A rotation makes three calls of Secrets Manager, a skip makes one."""
+    function.invoke(SCHEDULED)
+    rotation = [operation for operation, _ in secrets_manager.calls]
+    secrets_manager.calls.clear()
+    function.invoke(SCHEDULED)
+    skip = [operation for operation, _ in secrets_manager.calls]
+
+    assert rotation == ["GetSecretValue", "GetSecretValue", "PutSecretValue"]
+    assert skip == ["GetSecretValue"]
+
+
+@on_python_of_lambda
+def test_imports(package: Path, environment: dict[str, str]) -> None:
+    """
+    A cold rotation imports what stands in imported_modules.txt, so that more is a decision.
+
+    The list has the standard library's modules by their first name, without the private ones.
+    """
+    with LambdaRuntime(package, {**environment, "PYTHONPROFILEIMPORTTIME": "1"}) as function:
+        function.invoke(SCHEDULED)
+        modules = imported_modules(function.output)
+
+    names = set()
+    for module in modules:
+        first = module.partition(".")[0]
+        names.add(first if first in sys.stdlib_module_names else module)
+    listed = Path(__file__).with_name("imported_modules.txt").read_text().split()
+    assert sorted(name for name in names if not name.startswith("_")) == listed
+
+
+@on_python_of_lambda
+def test_bytecode(package: Path) -> None:
+    """Each module of the package has bytecode, which is taken as it is."""
+    for source in package.rglob("*.py"):
+        bytecode = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
+        flags = int.from_bytes(bytecode.read_bytes()[4:8], "little")
+        assert flags == 0b01, bytecode  # of a hash, and not to be checked (PEP 552)
+
+
+def test_size(package: Path, tmp_path: Path) -> None:
+    """The package is no larger than 2.5 MB, zipped."""
+    archive = shutil.make_archive(str(tmp_path / "package"), "zip", package)
+
+    assert Path(archive).stat().st_size < 2_500_000
+
+
 def test_contents(package: Path) -> None:
     """The package brings no boto3, and nothing that runs on one kind of machine only."""
     names = {path.name for path in package.iterdir()}
@@ -104,12 +158,8 @@ def test_contents(package: Path) -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate of localhost and its key, in one file."""
-    certificate, key = generate_adhoc_ssl_pair("localhost")
     path = tmp_path / "localhost.pem"
-    path.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        + certificate.public_bytes(Encoding.PEM)
-    )
+    make_certificate(path)
     return path
 
 
@@ -121,9 +171,7 @@ def test_tls(
     secrets_manager: LocalSecretsManager,
 ) -> None:
     """Over TLS credentials go to an endpoint with a trusted certificate, and to no other."""
-    ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ssl_context.load_cert_chain(certificate)
-    with LocalTokenEndpoint(ssl_context=ssl_context) as endpoint:
+    with LocalTokenEndpoint(certificate=certificate) as endpoint:
         environment = {**secrets_manager.environment, "TOKEN_URL": endpoint.url}
         if trusted:
             environment["SSL_CERT_FILE"] = str(certificate)

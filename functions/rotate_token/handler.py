@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # until all is imported: that makes much, and leaves next to nothing to collect
+
 import logging
 import os
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.config import Config
+from botocore.loaders import Loader
+from botocore.session import get_session
 
 from rotate_token.configuration import Configuration
 from rotate_token.errors import TokenRequestError
@@ -21,6 +26,7 @@ from rotate_token.token_endpoint import TokenEndpoint
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 # The DEBUG lines of these hold secrets, and their INFO lines nothing of interest.
 for client in ("boto3", "botocore", "urllib3", "httpx", "httpcore"):
@@ -33,16 +39,31 @@ logging.disable(logging.DEBUG)
 # has published meanwhile (36 s), the report (5 s).
 RESERVED_SECONDS = 60.0
 
+
+class SecretsManagerLoader(Loader):
+    """Loads the data of one service, without listing twice the hundreds that botocore knows."""
+
+    def list_available_services(self, _type_name: str) -> list[str]:
+        """Return the one."""
+        return ["secretsmanager"]
+
+
+session = get_session()
+session.register_component("data_loader", SecretsManagerLoader())
+
 configuration = Configuration.from_environment(os.environ)
 logger = Logger(use_rfc3339=True)  # as Lambda reads timestamps
 metrics = Metrics(namespace="SmartcarTokenRotation")
 store = SecretStore(
-    boto3.client(
-        "secretsmanager",
-        config=Config(
-            connect_timeout=1,
-            read_timeout=3,
-            retries={"mode": "standard", "total_max_attempts": 2},
+    cast(
+        "SecretsManagerClient",
+        session.create_client(
+            "secretsmanager",
+            config=Config(
+                connect_timeout=1,
+                read_timeout=3,
+                retries={"mode": "standard", "total_max_attempts": 2},
+            ),
         ),
     ),
     credentials_secret_id=configuration.credentials_secret_id,
@@ -54,6 +75,9 @@ package_logger = logging.getLogger("rotate_token")
 package_logger.addHandler(logger.registered_handler)
 package_logger.setLevel(logger.log_level)
 package_logger.propagate = False
+
+gc.freeze()
+gc.enable()
 
 
 @logger.inject_lambda_context
