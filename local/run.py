@@ -23,6 +23,7 @@ from local.token_endpoint import LocalTokenEndpoint
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from rotate_token.errors import RotationError
+from rotate_token.rotation import RESERVED_SECONDS
 
 if TYPE_CHECKING:
     import logging
@@ -83,7 +84,7 @@ def _invoke(environment: dict[str, str]) -> None:
 
     handler.logger.registered_handler.setFormatter(StoryFormatter())
     print(f"  POST {environment['TOKEN_URL']} with grant_type=client_credentials")
-    context = LocalContext(PATIENCE_SECONDS + handler.RESERVED_SECONDS)
+    context = LocalContext(PATIENCE_SECONDS + RESERVED_SECONDS)
     started_at = time.monotonic()
     try:
         result = handler.lambda_handler(json.loads(EVENT.read_text()), context)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("package")
 
 OLD = AccessToken("eyJvbGQi.k3Jd8sLq0ZxVbNm2", expires_in=3600, issued_at=int(time.time()) - 3000)
-TIMEOUT_SECONDS = 62
+TIMEOUT_SECONDS = 82
 """The function's time-out: two seconds more than it keeps free at the end."""
 
 
@@ -102,26 +102,26 @@ LASTING: dict[str, tuple[Callable[[Path], Ending], str]] = {
         functools.partial(
             run, secrets_manager_fault=Fault("GetSecretValue", TOKEN_SECRET_ID, "hang")
         ),
-        "SecretsManagerError",
+        "SecretsManagerUnavailableError",
     ),
     "reading the credentials hangs": (
         functools.partial(
             run, secrets_manager_fault=Fault("GetSecretValue", CREDENTIALS_SECRET_ID, "hang")
         ),
-        "SecretsManagerError",
+        "SecretsManagerUnavailableError",
     ),
     "publishing hangs": (
         functools.partial(
             run, secrets_manager_fault=Fault("PutSecretValue", TOKEN_SECRET_ID, "hang")
         ),
-        "SecretsManagerError",
+        "SecretsManagerUnavailableError",
     ),
     "publishing is throttled": (
         functools.partial(
             run,
             secrets_manager_fault=Fault("PutSecretValue", TOKEN_SECRET_ID, "ThrottlingException"),
         ),
-        "SecretsManagerError",
+        "SecretsManagerUnavailableError",
     ),
 }
 
@@ -148,7 +148,7 @@ def test_deadline(endings: dict[str, Ending], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, error) in LASTING.items() if error != "SecretsManagerError"]
+    "name", [name for name, (_, error) in LASTING.items() if "SecretsManager" not in error]
 )
 def test_last_metrics(endings: dict[str, Ending], name: str) -> None:
     """Each attempt of such a run is counted, the last one too."""

@@ -286,7 +286,7 @@ def test_secrets_manager(
     visible: Visible,
 ) -> None:
     """A fault of Secrets Manager, for good or for one call."""
-    context = LocalContext(900)
+    context = LocalContext(BRIEF if lasting else 900)
     secrets_manager.faults.append(secrets_manager_fault(row, float("inf") if lasting else 1))
 
     error = run(invoke, visible, context)

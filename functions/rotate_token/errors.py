@@ -6,6 +6,7 @@ What can go wrong in a run, each class named for what failed.
     RotationError
     ├── ConfigurationError                  a setting is missing or malformed
     ├── SecretsManagerError                 AWS did not read or write a secret
+    │   └── SecretsManagerUnavailableError  … and it may work next time
     ├── CredentialsError                    the credentials secret holds no client credentials
     ├── UnreadableTokenError                the token secret does not hold the published JSON
     ├── TokenSupersededError                another run has published meanwhile
@@ -44,6 +45,10 @@ class ConfigurationError(RotationError):
 
 class SecretsManagerError(RotationError):
     """AWS Secrets Manager refused or failed to read or write a secret."""
+
+
+class SecretsManagerUnavailableError(SecretsManagerError):
+    """Secrets Manager did not answer, throttles, or has trouble of its own."""
 
 
 class CredentialsError(RotationError):

@@ -20,7 +20,7 @@ from botocore.session import get_session
 
 from rotate_token.configuration import Configuration
 from rotate_token.errors import TokenRequestError
-from rotate_token.rotation import Result, rotate
+from rotate_token.rotation import RESERVED_SECONDS, Result, rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 
@@ -33,11 +33,6 @@ for client in ("boto3", "botocore", "urllib3", "httpx", "httpcore"):
     logging.getLogger(client).setLevel(logging.WARNING)
 # Nor may a level that is set later, on any logger, let DEBUG lines through.
 logging.disable(logging.DEBUG)
-
-# Kept free at the end of a run: a read of a secret (9 s, where Secrets Manager answers the second
-# call only), a last attempt (1 s), the publication (9 s), four more operations in case another run
-# has published meanwhile (36 s), the report (5 s).
-RESERVED_SECONDS = 60.0
 
 
 class SecretsManagerLoader(Loader):

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from rotate_token.errors import TemporaryTokenRequestError
+from rotate_token.errors import SecretsManagerUnavailableError, TemporaryTokenRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenacity import RetryCallState
+
+    Temporary = SecretsManagerUnavailableError | TemporaryTokenRequestError
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ def retry(
     attempt: Callable[[], T],
     *,
     until: float,
-    before_wait: Callable[[TemporaryTokenRequestError, int, float], None],
+    before_wait: Callable[[Temporary, int, float], None],
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> T:
@@ -42,19 +44,22 @@ def retry(
         sleep: Waits for so many seconds.
 
     Raises:
-        TemporaryTokenRequestError: The last attempt failed, and there is no time for another.
+        SecretsManagerUnavailableError, TemporaryTokenRequestError: The last attempt failed, and
+            there is no time for another.
         Exception: Whatever else `attempt` raised, at once.
     """
 
-    def error_of(state: RetryCallState) -> TemporaryTokenRequestError:
-        error: TemporaryTokenRequestError = cast("Any", state.outcome).exception()
+    def error_of(state: RetryCallState) -> Temporary:
+        error: Temporary = cast("Any", state.outcome).exception()
         return error
 
     def wait_seconds(state: RetryCallState) -> float:
-        return max(_backoff(state), error_of(state).retry_after_seconds or 0)
+        error = error_of(state)
+        asked = error.retry_after_seconds if isinstance(error, TemporaryTokenRequestError) else 0
+        return max(_backoff(state), asked or 0)
 
     return Retrying(
-        retry=retry_if_exception_type(TemporaryTokenRequestError),
+        retry=retry_if_exception_type((SecretsManagerUnavailableError, TemporaryTokenRequestError)),
         wait=wait_seconds,
         stop=lambda state: clock() + state.upcoming_sleep >= until,
         before_sleep=lambda state: before_wait(

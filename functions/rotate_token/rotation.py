@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
@@ -10,6 +11,7 @@ from rotate_token.errors import (
     CredentialsError,
     InvalidClientError,
     SecretsManagerError,
+    TokenRequestError,
     TokenSupersededError,
     UnreadableTokenError,
 )
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from rotate_token.access_token import AccessToken
     from rotate_token.credentials import ClientCredentials
-    from rotate_token.errors import TokenRequestError
+    from rotate_token.errors import RotationError
     from rotate_token.secret_store import SecretStore
     from rotate_token.token_endpoint import TokenEndpoint
 
@@ -33,6 +35,13 @@ FRESH_SHARE = 0.1
 
 CREDENTIALS_SECONDS = 60.0
 """A run that has lasted for longer reads the credentials again before each attempt."""
+
+RESERVED_SECONDS = 80.0
+"""
+What a run may take once it has stopped trying: three reads of a secret (9 s each, where Secrets
+Manager answers the second call only), two last requests for a token (1 s each), the publication
+(9 s), four more operations in case another run has published meanwhile (36 s), the report (5 s).
+"""
 
 Reason = Literal["missing", "unreadable", "due", "forced", "fresh"]
 
@@ -69,7 +78,7 @@ def rotate(
         store: The two secrets.
         endpoint: What issues tokens.
         forced: Whether a fresh token is replaced too.
-        until: Unix time at which to stop asking for a token; one attempt is made in any case.
+        until: Unix time at which to stop trying; each step is tried once in any case.
         on_failed_attempt: Told of each failed attempt that another follows: the error, and what
             follows.
         clock: Returns the Unix time in seconds.
@@ -78,11 +87,22 @@ def rotate(
     Raises:
         RotationError: The token secret is as it was; the message says why.
     """
+
+    def before_wait(error: RotationError, failed: int, seconds: float) -> None:
+        what_follows = f"attempt {failed + 1} is in {seconds:.1f} s"
+        if isinstance(error, TokenRequestError):
+            on_failed_attempt(error, what_follows)
+        else:
+            logger.warning("%s; %s", error.problem, what_follows)
+
+    patiently = functools.partial(
+        retry, until=until, before_wait=before_wait, clock=clock, sleep=sleep
+    )
     began_at = clock()
-    old, reason = _assess(store, forced=forced, now=began_at)
+    old, reason = patiently(lambda: _assess(store, forced=forced, now=clock()))
     if old and reason == "fresh":
         return _skipped(old)
-    current = store.read_credentials()
+    current = patiently(store.read_credentials)
 
     def attempt() -> tuple[AccessToken, ClientCredentials]:
         nonlocal current
@@ -90,22 +110,14 @@ def rotate(
             current = _read_again(store, current)
         return _request_token(store, endpoint, current, until, on_failed_attempt)
 
-    token, accepted = retry(
-        attempt,
-        until=until,
-        before_wait=lambda error, n, seconds: on_failed_attempt(
-            error, f"attempt {n + 1} is in {seconds:.1f} s"
-        ),
-        clock=clock,
-        sleep=sleep,
-    )
+    token, accepted = patiently(attempt)
     try:
-        version_id = store.publish_token(token)
+        version_id = patiently(lambda: store.publish_token(token))
     except TokenSupersededError:
-        other, _ = _assess(store, forced=False, now=clock())
+        other, _ = patiently(lambda: _assess(store, forced=False, now=clock()))
         if other and token.expires_at - other.expires_at < FRESH_SHARE * token.expires_in:
             return _skipped(other)
-        version_id = store.publish_token(token)
+        version_id = patiently(lambda: store.publish_token(token))
     result: Result = {
         "status": "rotated",
         "reason": reason,

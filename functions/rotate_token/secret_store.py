@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError as AwsConnectionError,
+    HTTPClientError,
+)
 
 from rotate_token.access_token import AccessToken
 from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
     CredentialsError,
     SecretsManagerError,
+    SecretsManagerUnavailableError,
     TokenSupersededError,
     UnreadableTokenError,
 )
@@ -144,9 +151,12 @@ def _failure(
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         reason = f"{code}: {error.response['Error']['Message']}"
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        may_pass = code == "ThrottlingException" or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     else:
         code = reason = type(error).__name__
-    return SecretsManagerError(
+        may_pass = isinstance(error, (AwsConnectionError, HTTPClientError))
+    return (SecretsManagerUnavailableError if may_pass else SecretsManagerError)(
         f"{operation} failed on secret {secret_id} ({reason})",
         _NEXT_STEPS.get(code, "if it goes on over several runs, see the AWS Health Dashboard"),
     )

@@ -72,7 +72,6 @@ class TokenEndpoint:
         self._clock = clock
         self._client = httpx.Client(
             transport=transport,
-            timeout=httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS),
             follow_redirects=False,
             headers={
                 "Accept": "application/json",
@@ -93,10 +92,10 @@ class TokenEndpoint:
         """
         issued_at = int(self._clock())
         seconds = min(ATTEMPT_SECONDS, max(SHORTEST_ATTEMPT_SECONDS, until - self._clock()))
-        response = self._send(self._build(credentials), seconds)
+        response = self._send(self._build(credentials, seconds), seconds)
         return self._parse(response, issued_at, credentials.client_id)
 
-    def _build(self, credentials: ClientCredentials) -> httpx.Request:
+    def _build(self, credentials: ClientCredentials, seconds: float) -> httpx.Request:
         return self._client.build_request(
             "POST",
             self._url,
@@ -105,6 +104,7 @@ class TokenEndpoint:
                 "client_id": credentials.client_id,
                 "client_secret": credentials.client_secret,
             },
+            timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
         )
 
     def _send(self, request: httpx.Request, seconds: float) -> _Response:
@@ -116,8 +116,8 @@ class TokenEndpoint:
         """
         executor = ThreadPoolExecutor(max_workers=1)
         try:
-            return executor.submit(self._exchange, request).result(seconds)
-        except TimeoutError:
+            return executor.submit(self._exchange, request, seconds).result(seconds)
+        except (TimeoutError, httpx.ReadTimeout):
             reason = f" within {seconds:.0f} s"
         except httpx.ConnectError as error:
             reason = f": {error}"
@@ -130,8 +130,8 @@ class TokenEndpoint:
             "if it goes on, see that TOKEN_URL is right and that the function can reach it",
         )
 
-    def _exchange(self, request: httpx.Request) -> _Response:
-        give_up_at = time.monotonic() + ATTEMPT_SECONDS
+    def _exchange(self, request: httpx.Request, seconds: float) -> _Response:
+        give_up_at = time.monotonic() + seconds
         body = bytearray()
         with closing(self._client.send(request, stream=True)) as response:
             for chunk in response.iter_bytes():

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
@@ -237,6 +238,36 @@ def test_no_token_secret(scene: Scene) -> None:
 
     with pytest.raises(SecretsManagerError):
         scene.rotate()
+
+
+@pytest.mark.parametrize(
+    ("operation", "calls"),
+    [("get_secret_value", 0), ("get_secret_value", 1), ("put_secret_value", 0)],
+    ids=["reading the token", "reading the credentials", "publishing"],
+)
+def test_secrets_manager_away(
+    scene: Scene, operation: str, calls: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Secrets Manager cannot do for some minutes is tried again by the same run."""
+    call = getattr(scene.secrets, operation)
+    begun = iter(range(100))
+
+    def fail_for_five_minutes(**arguments: Any) -> Any:
+        if next(begun) >= calls and scene.now < NOW + 300:
+            response: Any = {
+                "Error": {"Code": "InternalServiceError", "Message": "It is away."},
+                "ResponseMetadata": {"HTTPStatusCode": 500},
+            }
+            raise ClientError(response, operation)
+        return call(**arguments)
+
+    setattr(scene.secrets, operation, fail_for_five_minutes)
+
+    assert scene.rotate()["status"] == "rotated"
+    assert 300 <= scene.now - NOW < 331
+    assert scene.requests == 1
+    assert scene.failures == []
+    assert "(InternalServiceError: It is away.); attempt 2 is in " in caplog.text
 
 
 def test_corrected_credentials(scene: Scene) -> None:
