@@ -17,7 +17,7 @@ export SAM_CLI_TELEMETRY := 0
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
 
-.PHONY: help run bench example test check audit format build deploy rotate logs lock
+.PHONY: help run bench simulate example test check audit format build deploy rotate logs lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ run: $(VENV)/installed ## rotate once on this machine and tell the story; FAULTS
 
 bench: build $(RUNTIME) ## compare the cost of a run with a bare script's, and write docs/benchmark.md
 	@PYTHONPATH=functions python -m local.bench $(PAIRS)
+
+simulate: $(VENV)/installed ## simulate outages in the time of minutes, and write docs/outages.md
+	@PYTHONPATH=functions python -m local.simulate
 
 example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer against embedded parts: EXAMPLE=python, powertools, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from local import charts
+from local import report
 from local.lambda_runtime import HANDLER, MEMORY_MB, RUNTIME_PYTHON, LambdaRuntime
 from local.loopback_server import make_certificate
 from local.secrets_manager import LocalSecretsManager
 from local.token_endpoint import LocalTokenEndpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from local.loopback_server import LoopbackServer
 
@@ -65,8 +65,6 @@ MEMORY_MB_OF_ONE_CPU = 1769
 
 DOCUMENT = Path("docs", "benchmark.md")
 CHART = Path("docs", "benchmark.svg")
-MARKS = re.compile(r"(?<=<!-- make bench -->\n).*(?=<!-- end -->)", re.DOTALL)
-
 Sample = dict[str, float]
 """A value of each figure."""
 
@@ -110,20 +108,19 @@ def main(pairs: int) -> None:
             "**Without TLS**",
             compare(without_tls),
             "**Package, modules, calls**",
-            table(("", "artifact", "script", "goal"), describe(zipped, profiles)),
+            report.table(("", "artifact", "script", "goal"), describe(zipped, profiles)),
             "**One run on the wire**, over TLS",
-            table(("", "AWS calls", "bytes, AWS", "bytes, token endpoint", "goal"), wire),
+            report.table(("", "AWS calls", "bytes, AWS", "bytes, token endpoint", "goal"), wire),
             "**Where a cold rotation imports**, ms of each package alone; being watched slows it",
-            table(("package", "artifact", "script"), imports(profiles)),
+            report.table(("package", "artifact", "script"), imports(profiles)),
             "**Memory sizes**, on paper, from the CPU time measured above",
-            table(
+            report.table(
                 ("memory, MB", "share of a CPU", "cold run, s", "US$ a month"),
                 memory_sizes(statistics.median(s[CPU] for s in over_tls["artifact"]) / 1000),
             ),
         ]
     )
-    print(text)
-    DOCUMENT.write_text(MARKS.sub(lambda _: f"{text}\n", DOCUMENT.read_text()))
+    report.write(DOCUMENT, text)
     draw(over_tls)
 
 
@@ -182,7 +179,7 @@ def compare(samples: dict[str, list[Sample]]) -> str:
                 f"≤ {goal:.2f}: {verdict(excess)}" if goal else "",
             )
         )
-    return table(("", "artifact", "script", "ratio", "goal"), rows)
+    return report.table(("", "artifact", "script", "ratio", "goal"), rows)
 
 
 def verdict(excess: float) -> str:
@@ -318,26 +315,19 @@ def memory_sizes(cpu_seconds: float) -> Iterator[tuple[str, ...]]:
         yield str(megabytes), f"{share:.2f}", f"{seconds:.1f}", f"{dollars:.3f}"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a table in Markdown."""
-    lines = [tuple(head), *map(tuple, rows)]
-    lines.insert(1, ("---", *["---:"] * (len(lines[0]) - 1)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def draw(samples: dict[str, list[Sample]]) -> None:
     """Draw the artifact's share of each of the script's figures."""
-    figure, axes = charts.make_chart(7.2, 2.8)
+    figure, axes = report.make_chart(7.2, 2.8)
     names = [name.partition(",")[0] for name in FIGURES]
     values = [statistics.median(ratios(samples, name)) for name in FIGURES]
-    bars = axes.barh(names, values, color=charts.BLUE, height=0.6)
+    bars = axes.barh(names, values, color=report.BLUE, height=0.6)
     axes.bar_label(bars, [f"{value:.2f}" for value in values], label_type="center", color="white")
-    axes.axvline(1, color=charts.ORANGE)
-    axes.text(1.01, -0.75, "bare script", color=charts.ORANGE)
+    axes.axvline(1, color=report.ORANGE)
+    axes.text(1.01, -0.75, "bare script", color=report.ORANGE)
     axes.invert_yaxis()
     axes.set_xlim(0, max(*values, 1) * 1.15)
     axes.set_xlabel("artifact / script")
-    charts.save(figure, CHART)
+    report.save(figure, CHART)
 
 
 if __name__ == "__main__":
