@@ -65,6 +65,7 @@ MEMORY_MB_OF_ONE_CPU = 1769
 
 DOCUMENT = Path("docs", "benchmark.md")
 CHART = Path("docs", "benchmark.svg")
+
 Sample = dict[str, float]
 """A value of each figure."""
 

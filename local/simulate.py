@@ -106,7 +106,7 @@ def main() -> None:
     gaps = {
         period: gaps_by_length(OUTAGES_MINUTES, outcomes) for period, outcomes in by_period.items()
     }
-    dollars = [monthly_dollars(day) for day in days]
+    dollars = [30 * dollars_of(day) for day in days]
     shares = [availability(gaps[period]) for period in PERIODS_MINUTES]
     paragraphs = [
         promise(year.result(), by_period[int(STACK.period / MINUTE)]),
@@ -124,7 +124,17 @@ def main() -> None:
         ),
         "**Thirty days of each scenario**, at the default schedule",
         report.table(
-            ("scenario", "policy", "valid", "longest gap, min", "requests", "writes", "Lambda, s"),
+            (
+                "scenario",
+                "policy",
+                "valid",
+                "longest gap, min",
+                "valid again after, s",
+                "requests",
+                "writes",
+                "Lambda, s",
+                "US$",
+            ),
             map(describe, tasks, stories),
         ),
     ]
@@ -162,10 +172,9 @@ def availability(gaps: dict[int, list[float]]) -> float:
     return 1 - sum(statistics.mean(gaps[minutes]) for minutes in INCIDENTS_MINUTES) / YEAR
 
 
-def monthly_dollars(day: Outcome) -> float:
-    """Return what thirty such days of Lambda cost."""
-    gb_seconds = 30 * day.lambda_seconds * STACK.memory_mb / 1024
-    return gb_seconds * US_DOLLARS_PER_GB_SECOND
+def dollars_of(outcome: Outcome) -> float:
+    """Return what Lambda's time costs."""
+    return outcome.lambda_seconds * STACK.memory_mb / 1024 * US_DOLLARS_PER_GB_SECOND
 
 
 def listed(numbers: Iterable[int]) -> str:
@@ -202,14 +211,17 @@ def worst_gaps(gaps: dict[int, dict[int, list[float]]]) -> Iterator[tuple[str, .
 def describe(task: Task, outcome: Outcome) -> tuple[str, ...]:
     """Describe what came of a scenario."""
     scenario, _, policy = task
+    *_, (_, end) = scenario.outages or [scenario.aws_away]
     return (
         scenario.name if policy == next(iter(POLICIES)) else "",
         policy,
         f"{outcome.valid_share:.3%}",
         f"{outcome.longest_gap / MINUTE:.1f}",
+        f"{outcome.seconds_without_token_after(end):.0f}" if end else "",
         f"{len(outcome.requests):,}",
         f"{len(outcome.writes):,}",
         f"{outcome.lambda_seconds:,.0f}",
+        f"{dollars_of(outcome):.3f}",
     )
 
 
