@@ -7,6 +7,7 @@ asynchronous invocation, these two as ``template.yaml`` sets them. The same seed
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import json
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    Policy = Callable[[SecretStore, TokenEndpoint, float, "Clock"], object]
+    Policy = Callable[[SecretsManagerClient, TokenEndpoint, float, "Clock"], object]
 
 START = 1_800_000_000.0
 LIFETIME_SECONDS = 3600
@@ -44,7 +45,7 @@ TICK_DELAY_SECONDS = 60.0
 RETRY_WAITS_SECONDS = (60.0, 120.0)
 """Lambda's, before it repeats a failed asynchronous invocation."""
 COLD_START_SECONDS = 2.0
-"""With 256 MB; see docs/benchmark.md."""
+"""With 256 MB, on paper; see docs/benchmark.md."""
 AWS_CALL_SECONDS = 0.02
 AWS_CALL_ATTEMPTS = 2
 """As the handler sets them for botocore."""
@@ -83,11 +84,10 @@ class Stack:
 
 STACK = Stack.from_template()
 
-
 SLACK_SECONDS = (
     LIFETIME_SECONDS - STACK.period - TICK_DELAY_SECONDS - LONGEST_BACKOFF_SECONDS - ATTEMPT_SECONDS
 )
-"""An outage that is no longer than this leaves no gap, whenever it begins."""
+"""About how long an outage may last without a gap, whenever it begins."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class Outcome:
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """When consumers had no valid token, once there was a first."""
-        ends = [(at, None) for at, _ in self.writes[1:]] + [(self.seconds, None)]
+        moments = [*(at for at, _ in self.writes), self.seconds]
         return [
             (expires_at, end)
-            for (_, expires_at), (end, _) in zip(self.writes, ends, strict=True)
+            for (_, expires_at), end in zip(self.writes, moments[1:], strict=True)
             if expires_at < end
         ]
 
@@ -344,10 +344,18 @@ class _TokenEndpoint:
         return httpx.Response(200, content=json.dumps({**token, "expires_in": LIFETIME_SECONDS}))
 
 
-def this_project(store: SecretStore, endpoint: TokenEndpoint, until: float, clock: Clock) -> None:
+def _store(client: SecretsManagerClient) -> SecretStore:
+    return SecretStore(
+        client, credentials_secret_id=CREDENTIALS_SECRET_ID, token_secret_id=TOKEN_SECRET_ID
+    )
+
+
+def this_project(
+    client: SecretsManagerClient, endpoint: TokenEndpoint, until: float, clock: Clock
+) -> None:
     """Do the job as the handler does."""
     rotate(
-        store,
+        _store(client),
         endpoint,
         forced=False,
         until=until,
@@ -358,28 +366,27 @@ def this_project(store: SecretStore, endpoint: TokenEndpoint, until: float, cloc
 
 
 def plain_script(
-    store: SecretStore, endpoint: TokenEndpoint, until: float, clock: Clock, retries: int = 0
+    client: SecretsManagerClient,
+    endpoint: TokenEndpoint,
+    until: float,
+    clock: Clock,
+    waits: tuple[float, ...] = (),
 ) -> None:
-    """Ask once, publish, and leave the rest to Lambda; `retries` follow in 1, 2, 4, … seconds."""
-    credentials = store.read_credentials()
-    for wait in [2.0**n for n in range(retries)]:
+    """Ask once, and again after each wait in seconds; publish, and leave the rest to Lambda."""
+    credentials = _store(client).read_credentials()
+    for wait in (*waits, None):
         try:
             token = endpoint.request_token(credentials, until=until)
         except TemporaryTokenRequestError:
+            if wait is None:
+                raise
             clock.sleep(wait)
         else:
             break
-    else:
-        token = endpoint.request_token(credentials, until=until)
-    # It has no use for the version that it replaces.
-    store._client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())  # noqa: SLF001
+    client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
 
 
-def three_quick_retries(
-    store: SecretStore, endpoint: TokenEndpoint, until: float, clock: Clock
-) -> None:
-    """Ask up to four times within seconds."""
-    plain_script(store, endpoint, until, clock, retries=3)
+three_quick_retries = functools.partial(plain_script, waits=(1, 2, 4))
 
 
 def simulate(scenario: Scenario, seed: int, policy: Policy = this_project) -> Outcome:
@@ -398,13 +405,8 @@ def simulate(scenario: Scenario, seed: int, policy: Policy = this_project) -> Ou
         began_at = clock.now
         until = began_at + STACK.timeout - RESERVED_SECONDS
         clock.sleep(COLD_START_SECONDS)
-        store = SecretStore(
-            cast("SecretsManagerClient", client),
-            credentials_secret_id=CREDENTIALS_SECRET_ID,
-            token_secret_id=TOKEN_SECRET_ID,
-        )
         try:
-            policy(store, endpoint, until, clock)
+            policy(client, endpoint, until, clock)
         except (RotationError, ClientError):
             return False
         else:
