@@ -26,10 +26,10 @@ run: $(VENV)/installed ## rotate once on this machine and tell the story; FAULTS
 	@PYTHONPATH=functions python -m local.run $(FAULTS)
 
 bench: build $(RUNTIME) ## compare the cost of a run with a bare script's, and write docs/benchmark.md
-	@PYTHONPATH=functions python -m local.bench $(PAIRS)
+	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
 
 simulate: $(VENV)/installed ## simulate outages in the time of minutes, and write docs/outages.md
-	@PYTHONPATH=functions python -m local.simulate
+	@PYTHONPATH=functions python -m studies.outages
 
 example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer against embedded parts: EXAMPLE=python, powertools, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)

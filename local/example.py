@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, LocalSecretsManager
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.rotation import rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
@@ -30,7 +30,7 @@ COMMANDS = {
 """The folder of each example, and the command that runs it there."""
 
 
-def publish(secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint) -> str:
+def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
     """Publish a new token, as the job does it, and return it."""
     store = SecretStore(
         secrets_manager.client,
@@ -51,7 +51,7 @@ def publish(secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint) 
 
 
 def variables(
-    secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint, folder: str
+    secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar, folder: str
 ) -> dict[str, str]:
     """Return the environment of an example, with a folder for what it keeps."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -69,8 +69,8 @@ def main(name: str) -> int:
         sys.exit(f"EXAMPLE: {name} is none; there are {', '.join(COMMANDS)}")
     folder, command = COMMANDS[name]
     with (
-        LocalSecretsManager() as secrets_manager,
-        LocalTokenEndpoint() as endpoint,
+        FakeSecretsManager() as secrets_manager,
+        FakeSmartcar() as endpoint,
         TemporaryDirectory() as cache,
     ):
         secrets_manager.reset(endpoint.client_id, endpoint.client_secret)

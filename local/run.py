@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
-from local.lambda_runtime import HANDLER, LocalContext
-from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, LocalSecretsManager
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import HANDLER, LocalContext
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from rotate_token.errors import RotationError
@@ -46,7 +46,7 @@ def main(faults: list[str]) -> None:
     """Play the story; leave with status 1 and one line where it ends badly."""
     with ExitStack() as stack:
         client_id, client_secret, token_url = _provider(stack, faults)
-        secrets_manager = stack.enter_context(LocalSecretsManager())
+        secrets_manager = stack.enter_context(FakeSecretsManager())
         secrets_manager.reset(client_id, client_secret)
         print(f"Secrets Manager, embedded, at {secrets_manager.address}")
         print(f"  {CREDENTIALS_SECRET_ID}  client_id {client_id}, client_secret not shown")
@@ -70,7 +70,7 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
             sys.exit("Smartcar plays no FAULTS: leave them out, or unset SMARTCAR_CLIENT_ID")
         return client_id, client_secret, SMARTCAR_TOKEN_URL
     try:
-        endpoint = stack.enter_context(LocalTokenEndpoint(faults))
+        endpoint = stack.enter_context(FakeSmartcar(faults))
     except ValueError as error:
         sys.exit(f"FAULTS: {error}")
     return endpoint.client_id, endpoint.client_secret, endpoint.url

@@ -16,9 +16,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.lambda_runtime import LocalContext
-from local.secrets_manager import LocalSecretsManager
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import LocalContext
+from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def _aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def credentials() -> ClientCredentials:
     """The client that the local token endpoint knows."""
-    return ClientCredentials(
-        LocalTokenEndpoint.client_id, LocalTokenEndpoint.client_secret, version_id="v1"
-    )
+    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret, version_id="v1")
 
 
 @pytest.fixture
@@ -59,30 +57,28 @@ def secrets() -> Iterator[SecretsManagerClient]:
 
 
 @pytest.fixture
-def endpoint() -> Iterator[LocalTokenEndpoint]:
+def endpoint() -> Iterator[FakeSmartcar]:
     """A token endpoint on a real socket."""
-    with LocalTokenEndpoint() as local_token_endpoint:
+    with FakeSmartcar() as local_token_endpoint:
         yield local_token_endpoint
 
 
 @pytest.fixture(scope="session")
-def running_secrets_manager() -> Iterator[LocalSecretsManager]:
+def running_secrets_manager() -> Iterator[FakeSecretsManager]:
     """Secrets Manager on a real socket, in whatever state."""
-    with LocalSecretsManager() as local_secrets_manager:
+    with FakeSecretsManager() as local_secrets_manager:
         yield local_secrets_manager
 
 
 @pytest.fixture
-def secrets_manager(running_secrets_manager: LocalSecretsManager) -> LocalSecretsManager:
+def secrets_manager(running_secrets_manager: FakeSecretsManager) -> FakeSecretsManager:
     """Secrets Manager on a real socket, with credentials and no token yet."""
-    running_secrets_manager.reset(LocalTokenEndpoint.client_id, LocalTokenEndpoint.client_secret)
+    running_secrets_manager.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
     return running_secrets_manager
 
 
 @pytest.fixture
-def environment(
-    secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint
-) -> dict[str, str]:
+def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> dict[str, str]:
     """The variables of a function that uses both."""
     return {
         **secrets_manager.environment,

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.bench import imported_modules
-from local.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
-from local.loopback_server import make_certificate
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
+from local.fakes.loopback import make_certificate
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
+from studies.benchmark import imported_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local.secrets_manager import LocalSecretsManager
+    from local.fakes.secrets_manager import FakeSecretsManager
 
 pytestmark = pytest.mark.xdist_group("package")
 
@@ -45,8 +45,8 @@ def function(package: Path, environment: dict[str, str]) -> Iterator[LambdaRunti
 
 def test_runs(
     function: LambdaRuntime,
-    secrets_manager: LocalSecretsManager,
-    endpoint: LocalTokenEndpoint,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
 ) -> None:
     """The first run publishes, the second is skipped, a forced one publishes again."""
     first = function.invoke(SCHEDULED)
@@ -63,7 +63,7 @@ def test_runs(
     assert len(endpoint.requests) == 2
 
 
-def test_output(function: LambdaRuntime, endpoint: LocalTokenEndpoint) -> None:
+def test_output(function: LambdaRuntime, endpoint: FakeSmartcar) -> None:
     """Every line that the function writes is JSON: a log line, or metrics."""
     endpoint.faults.append("503")
 
@@ -82,7 +82,7 @@ def test_output(function: LambdaRuntime, endpoint: LocalTokenEndpoint) -> None:
     ]
 
 
-def test_failed_run(function: LambdaRuntime, endpoint: LocalTokenEndpoint) -> None:
+def test_failed_run(function: LambdaRuntime, endpoint: FakeSmartcar) -> None:
     """A run that fails is a failed invocation, with the reason in it."""
     endpoint.faults.append("401")
 
@@ -99,7 +99,7 @@ def test_configuration(package: Path) -> None:
         function.invoke(SCHEDULED)
 
 
-def test_aws_calls(function: LambdaRuntime, secrets_manager: LocalSecretsManager) -> None:
+def test_aws_calls(function: LambdaRuntime, secrets_manager: FakeSecretsManager) -> None:
     """A rotation makes three calls of Secrets Manager, a skip makes one."""
     function.invoke(SCHEDULED)
     rotation = [operation for operation, _ in secrets_manager.calls]
@@ -168,10 +168,10 @@ def test_tls(
     trusted: bool,  # noqa: FBT001 (a parameter of the test)
     certificate: Path,
     package: Path,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
 ) -> None:
     """Over TLS credentials go to an endpoint with a trusted certificate, and to no other."""
-    with LocalTokenEndpoint(certificate=certificate) as endpoint:
+    with FakeSmartcar(certificate=certificate) as endpoint:
         environment = {**secrets_manager.environment, "TOKEN_URL": endpoint.url}
         if trusted:
             environment["SSL_CERT_FILE"] = str(certificate)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from local.lambda_runtime import FunctionError, LambdaRuntime
-from local.secrets_manager import (
+from local.fakes.lambda_runtime import FunctionError, LambdaRuntime
+from local.fakes.secrets_manager import (
     CREDENTIALS_SECRET_ID,
     TOKEN_SECRET_ID,
+    FakeSecretsManager,
     Fault,
-    LocalSecretsManager,
 )
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.rotation import rotate
 from rotate_token.secret_store import SecretStore
@@ -59,8 +59,8 @@ def run(
 ) -> Ending:
     """Run the built package against a fault that lasts; `url` may use the local endpoint's port."""
     with ExitStack() as stack:
-        endpoint = stack.enter_context(LocalTokenEndpoint([fault] * 100))
-        secrets_manager = stack.enter_context(LocalSecretsManager())
+        endpoint = stack.enter_context(FakeSmartcar([fault] * 100))
+        secrets_manager = stack.enter_context(FakeSecretsManager())
         if secrets_manager_fault:
             secrets_manager.faults.append(secrets_manager_fault)
         port = endpoint.address.rpartition(":")[2]
@@ -127,9 +127,9 @@ LASTING: dict[str, tuple[Callable[[Path], Ending], str]] = {
 
 
 @pytest.fixture(scope="module")
-def endings(package: Path, running_secrets_manager: LocalSecretsManager) -> dict[str, Ending]:
+def endings(package: Path, running_secrets_manager: FakeSecretsManager) -> dict[str, Ending]:
     """How runs end that meet a fault which lasts; they all run at the same time."""
-    running_secrets_manager.reset(LocalTokenEndpoint.client_id, LocalTokenEndpoint.client_secret)
+    running_secrets_manager.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
     running_secrets_manager.client.put_secret_value(
         SecretId=TOKEN_SECRET_ID, SecretString=OLD.to_json()
     )
@@ -169,7 +169,7 @@ def test_killed(
     milliseconds: int,
     package: Path,
     environment: dict[str, str],
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
     invoke: Invoke,
 ) -> None:
     """A run that is killed at any moment leaves a whole document, and the next run heals."""
@@ -186,7 +186,7 @@ def test_killed(
     assert AccessToken.from_json(secrets_manager.published()).expires_at > time.time() + 3500
 
 
-def test_twenty_at_once(secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint) -> None:
+def test_twenty_at_once(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> None:
     """Of twenty runs at the same time one publishes, and the others find its token."""
     start = threading.Barrier(20)
 

@@ -24,10 +24,10 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
-from local.lambda_runtime import FunctionError, LambdaRuntime, LocalContext
-from local.loopback_server import LoopbackServer
-from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, Fault
-from local.token_endpoint import Answer, LocalTokenEndpoint
+from local.fakes.lambda_runtime import FunctionError, LambdaRuntime, LocalContext
+from local.fakes.loopback import LoopbackServer
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, Fault
+from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token import errors, token_endpoint
 from rotate_token.access_token import LONGEST_TOKEN, AccessToken
 from rotate_token.token_endpoint import TokenEndpoint
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from local.secrets_manager import LocalSecretsManager
+    from local.fakes.secrets_manager import FakeSecretsManager
     from rotate_token.rotation import Result
 
     Invoke = Callable[..., Result]
@@ -103,7 +103,7 @@ def all_loggers_at_debug() -> Iterator[None]:
 
 
 @pytest.fixture
-def secrets_manager(secrets_manager: LocalSecretsManager) -> LocalSecretsManager:
+def secrets_manager(secrets_manager: FakeSecretsManager) -> FakeSecretsManager:
     """Secrets Manager with credentials, and with a token that is due."""
     secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=OLD.to_json())
     return secrets_manager
@@ -119,7 +119,7 @@ def answer(row: Row, elsewhere: str) -> Answer:
         body = (
             text.replace("$TOKEN", NEW_TOKEN)
             .replace("$LONG", "x" * (LONGEST_TOKEN + 1))
-            .replace("$SECRET", LocalTokenEndpoint.client_secret)
+            .replace("$SECRET", FakeSmartcar.client_secret)
             .encode()
         )
     headers = described.get("headers", {})
@@ -188,7 +188,7 @@ def check(
     fails: bool,
     context: LocalContext,
     visible: Visible,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
 ) -> None:
     """Hold the end of a run against its row, and against what holds for every row."""
     secrets_manager.faults.clear()
@@ -205,7 +205,7 @@ def check(
     assert context.get_remaining_time_in_millis() > 5000
     assert text
     assert set() == leaked(
-        text, LocalTokenEndpoint.client_secret, OLD.access_token, token.access_token, NEW_TOKEN
+        text, FakeSmartcar.client_secret, OLD.access_token, token.access_token, NEW_TOKEN
     )
 
 
@@ -214,9 +214,9 @@ def test_socket(
     row: Row,
     lasting: bool,  # noqa: FBT001 (a parameter of the test)
     invoke: Invoke,
-    endpoint: LocalTokenEndpoint,
+    endpoint: FakeSmartcar,
     elsewhere: Elsewhere,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
     visible: Visible,
 ) -> None:
     """A fault of the token endpoint, on a real socket."""
@@ -239,7 +239,7 @@ def test_transport(
     row: Row,
     lasting: bool,  # noqa: FBT001 (a parameter of the test)
     invoke: Invoke,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
     visible: Visible,
 ) -> None:
     """The same fault, over a transport without a socket."""
@@ -252,7 +252,7 @@ def test_transport(
             body = {"access_token": NEW_TOKEN, "token_type": "Bearer", "expires_in": 3600}
             return httpx.Response(200, json=body)
         if failure := row.get("misbehaviour", {}).get("httpx"):
-            raise getattr(httpx, failure)(LocalTokenEndpoint.client_secret)
+            raise getattr(httpx, failure)(FakeSmartcar.client_secret)
         given = answer(row, "https://elsewhere.example.com/")
         return httpx.Response(
             given.status, headers=given.headers, stream=httpx.ByteStream(given.body)
@@ -281,8 +281,8 @@ def test_secrets_manager(
     row: Row,
     lasting: bool,  # noqa: FBT001 (a parameter of the test)
     invoke: Invoke,
-    endpoint: LocalTokenEndpoint,
-    secrets_manager: LocalSecretsManager,
+    endpoint: FakeSmartcar,
+    secrets_manager: FakeSecretsManager,
     visible: Visible,
 ) -> None:
     """A fault of Secrets Manager, for good or for one call."""
@@ -307,9 +307,9 @@ def test_artifact(
     row: Row,
     package: Path,
     environment: dict[str, str],
-    endpoint: LocalTokenEndpoint,
+    endpoint: FakeSmartcar,
     elsewhere: Elsewhere,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
 ) -> None:
     """A chosen dozen of the faults, each passing, against what `sam build` makes."""
     if "secrets_manager" in row:
@@ -332,5 +332,5 @@ def test_artifact(
     assert (token == OLD) == bool(error)
     assert len(endpoint.requests) == row["asked"]
     assert elsewhere.requests == 0
-    secrets = (LocalTokenEndpoint.client_secret, OLD.access_token, token.access_token, NEW_TOKEN)
+    secrets = (FakeSmartcar.client_secret, OLD.access_token, token.access_token, NEW_TOKEN)
     assert set() == leaked(visible, *secrets)

@@ -19,9 +19,9 @@ import pytest
 from moto import mock_aws
 
 from local.cloudformation import deploy, to_cloudformation
-from local.lambda_runtime import FunctionError, LambdaRuntime
-from local.secrets_manager import LocalSecretsManager
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import FunctionError, LambdaRuntime
+from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ EVERY_PARAMETER = {
     "ReplicaRegion": "eu-west-1",
 }
 CREDENTIALS = {
-    "client_id": LocalTokenEndpoint.client_id,
-    "client_secret": LocalTokenEndpoint.client_secret,
+    "client_id": FakeSmartcar.client_id,
+    "client_secret": FakeSmartcar.client_secret,
 }
 
 
@@ -170,7 +170,7 @@ def runs(stacks: dict[str, Stack], package: Path) -> Runs:
     """Run the package with the configuration of the deployed function, on every path there is."""
     plain = stacks["plain"]
     variables = plain.function["Environment"]["Variables"]
-    with LocalTokenEndpoint() as endpoint, LocalSecretsManager() as secrets_manager:
+    with FakeSmartcar() as endpoint, FakeSecretsManager() as secrets_manager:
         with LambdaRuntime(
             package,
             {**secrets_manager.environment, **variables, "TOKEN_URL": endpoint.url},

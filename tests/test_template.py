@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from local.lambda_runtime import HANDLER
+from local.fakes.lambda_runtime import HANDLER
 from rotate_token.configuration import SMARTCAR_TOKEN_URL, Configuration
 
 PROJECT = Path(__file__).parents[1]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    from local.secrets_manager import LocalSecretsManager
-    from local.token_endpoint import LocalTokenEndpoint
+    from local.fakes.secrets_manager import FakeSecretsManager
+    from local.fakes.smartcar import FakeSmartcar
 
 
 def token(access_token: str, issued_at: float) -> AccessToken:
@@ -111,7 +111,7 @@ def read(provider: SecretsProvider, settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["python", "powertools", "lambda"])
 def test_programs(
-    name: str, secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint, tmp_path: Path
+    name: str, secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar, tmp_path: Path
 ) -> None:
     """The programs in Python list the connections."""
     publish(secrets_manager, endpoint)

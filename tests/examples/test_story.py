@@ -20,14 +20,14 @@ from botocore.config import Config
 from smartcar_token_auth import NoValidTokenError, SmartcarTokenAuth
 
 from local.example import publish, variables
-from local.secrets_manager import TOKEN_SECRET_ID, Fault
+from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local.secrets_manager import LocalSecretsManager
-    from local.token_endpoint import LocalTokenEndpoint
+    from local.fakes.secrets_manager import FakeSecretsManager
+    from local.fakes.smartcar import FakeSmartcar
 
 PROJECT = Path(__file__).parents[2]
 EXPIRED = AccessToken("eyJvbGQi.k3Jd8sLq0ZxVbNm2", expires_in=3600, issued_at=1_700_000_000)
@@ -186,19 +186,19 @@ def consumer(kind: type[Consumer], example_environment: dict[str, str]) -> Itera
 
 @pytest.fixture
 def example_environment(
-    secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint, tmp_path: Path
+    secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar, tmp_path: Path
 ) -> dict[str, str]:
     """The variables of an example."""
     return variables(secrets_manager, endpoint, str(tmp_path))
 
 
-def reads(secrets_manager: LocalSecretsManager) -> int:
+def reads(secrets_manager: FakeSecretsManager) -> int:
     """How often the token secret was read."""
     return secrets_manager.calls.count(("GetSecretValue", TOKEN_SECRET_ID))
 
 
 def test_story(
-    consumer: Consumer, secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint
+    consumer: Consumer, secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar
 ) -> None:
     """A consumer keeps working while it can, and says clearly when it cannot."""
     # A token is published: the API answers, and the token is read once.
@@ -228,7 +228,7 @@ def test_story(
 
 
 def test_revoked(
-    consumer: Consumer, secrets_manager: LocalSecretsManager, endpoint: LocalTokenEndpoint
+    consumer: Consumer, secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar
 ) -> None:
     """A token that the API refuses, with no other in the secret, is sent once."""
     endpoint.revoke(publish(secrets_manager, endpoint))
@@ -239,7 +239,7 @@ def test_revoked(
     assert endpoint.api_statuses == [401]
 
 
-def test_expired(consumer: Consumer, secrets_manager: LocalSecretsManager) -> None:
+def test_expired(consumer: Consumer, secrets_manager: FakeSecretsManager) -> None:
     """A token that has expired, with no newer one, is a clear error, and is not sent."""
     secrets_manager.client.put_secret_value(
         SecretId=TOKEN_SECRET_ID, SecretString=EXPIRED.to_json()
@@ -250,7 +250,7 @@ def test_expired(consumer: Consumer, secrets_manager: LocalSecretsManager) -> No
     assert f"secret {TOKEN_SECRET_ID} holds no valid token" in str(answer)
 
 
-def test_unreadable(consumer: Consumer, secrets_manager: LocalSecretsManager) -> None:
+def test_unreadable(consumer: Consumer, secrets_manager: FakeSecretsManager) -> None:
     """A secret that cannot be read, with no token at hand, is a clear error."""
     secrets_manager.faults.append(Fault("GetSecretValue", TOKEN_SECRET_ID, "InternalServiceError"))
 
@@ -264,8 +264,8 @@ def test_unreadable(consumer: Consumer, secrets_manager: LocalSecretsManager) ->
 def test_fifty_at_once(
     kind: type[Consumer],
     example_environment: dict[str, str],
-    secrets_manager: LocalSecretsManager,
-    endpoint: LocalTokenEndpoint,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
 ) -> None:
     """Fifty threads or tasks with a cold cache read the token once."""
     publish(secrets_manager, endpoint)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.lambda_runtime import LocalContext
-from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import LocalContext
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.errors import (
     ConfigurationError,
     CredentialsError,
@@ -22,7 +22,7 @@ from rotate_token.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local.secrets_manager import LocalSecretsManager
+    from local.fakes.secrets_manager import FakeSecretsManager
     from rotate_token.rotation import Result
 
     Invoke = Callable[..., Result]
@@ -99,7 +99,7 @@ def test_any_event(invoke: Invoke, event: object) -> None:
 
 
 def test_failed_attempts(
-    invoke: Invoke, endpoint: LocalTokenEndpoint, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each failed attempt is a metric and a warning, at once."""
     endpoint.faults.extend(["503", "html"])
@@ -120,7 +120,7 @@ def test_failed_attempts(
 
 
 def test_failed_run(
-    invoke: Invoke, endpoint: LocalTokenEndpoint, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that fails raises, and counts its last attempt as well."""
     endpoint.faults.append("401")
@@ -131,7 +131,7 @@ def test_failed_run(
     assert metrics(output(capsys)) == [{"TokenRequestFailed": 1}]
 
 
-def test_no_time(invoke: Invoke, endpoint: LocalTokenEndpoint) -> None:
+def test_no_time(invoke: Invoke, endpoint: FakeSmartcar) -> None:
     """A run that has little time left makes one attempt."""
     endpoint.faults.extend(["503", "503"])
 
@@ -143,8 +143,8 @@ def test_no_time(invoke: Invoke, endpoint: LocalTokenEndpoint) -> None:
 
 def test_no_credentials(
     invoke: Invoke,
-    secrets_manager: LocalSecretsManager,
-    endpoint: LocalTokenEndpoint,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A run without usable credentials raises, and counts no attempt, since none was made."""
@@ -159,7 +159,7 @@ def test_no_credentials(
 
 def test_unreadable_token(
     invoke: Invoke,
-    secrets_manager: LocalSecretsManager,
+    secrets_manager: FakeSecretsManager,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A warning from inside the package is a JSON line with the request id as well."""
@@ -175,10 +175,10 @@ def test_unreadable_token(
 
 
 def test_fallback(
-    invoke: Invoke, secrets_manager: LocalSecretsManager, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, secrets_manager: FakeSecretsManager, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A token that was got with the previous credentials is an error in the log, and a metric."""
-    mistyped = {"client_id": LocalTokenEndpoint.client_id, "client_secret": "mistyped"}
+    mistyped = {"client_id": FakeSmartcar.client_id, "client_secret": "mistyped"}
     secrets_manager.client.put_secret_value(
         SecretId=CREDENTIALS_SECRET_ID, SecretString=json.dumps(mistyped)
     )

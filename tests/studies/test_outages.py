@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local import simulation
-from local.simulate import DAY, HOUR, MINUTE, SAFE_MINUTES, SCENARIOS
-from local.simulation import (
+from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
+from rotate_token.rotation import RESERVED_SECONDS
+from rotate_token.token_endpoint import ATTEMPT_SECONDS
+from studies import world as simulation
+from studies.outages import DAY, HOUR, MINUTE, SAFE_MINUTES, SCENARIOS
+from studies.world import (
     LIFETIME_SECONDS,
     STACK,
     TICK_DELAY_SECONDS,
@@ -19,9 +22,6 @@ from local.simulation import (
     Scenario,
     simulate,
 )
-from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
-from rotate_token.rotation import RESERVED_SECONDS
-from rotate_token.token_endpoint import ATTEMPT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

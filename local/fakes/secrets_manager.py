@@ -12,7 +12,7 @@ import boto3
 import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from local.loopback_server import LoopbackServer
+from local.fakes.loopback import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Fault:
     times: float = float("inf")
 
 
-class LocalSecretsManager(LoopbackServer):
+class FakeSecretsManager(LoopbackServer):
     """
     The service, as a context manager that starts and stops its server.
 

@@ -22,7 +22,7 @@ import httpx
 from botocore.exceptions import ClientError
 from samcli.yamlhelper import yaml_parse
 
-from local.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import Configuration
 from rotate_token.errors import RotationError, TemporaryTokenRequestError

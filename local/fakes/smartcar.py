@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, redirect, request
 
-from local.loopback_server import LoopbackServer
+from local.fakes.loopback import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,7 +67,7 @@ class Answer:
     headers: dict[str, str]
 
 
-class LocalTokenEndpoint(LoopbackServer):
+class FakeSmartcar(LoopbackServer):
     """
     The endpoint, as a context manager that starts and stops its server.
 

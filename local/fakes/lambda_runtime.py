@@ -30,7 +30,7 @@ FUNCTION_NAME = "RotateTokenFunction"
 FUNCTION_ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION_NAME}"
 MEMORY_MB = 256
 
-RUNTIME_PYTHON = Path(__file__).parents[1] / ".venv" / "runtime" / "bin" / "python"
+RUNTIME_PYTHON = Path(__file__).parents[2] / ".venv" / "runtime" / "bin" / "python"
 """An environment with what the Lambda runtime for Python brings, made by `make`."""
 
 

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.smartcar import FakeSmartcar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORM = {
     "grant_type": "client_credentials",
-    "client_id": LocalTokenEndpoint.client_id,
-    "client_secret": LocalTokenEndpoint.client_secret,
+    "client_id": FakeSmartcar.client_id,
+    "client_secret": FakeSmartcar.client_secret,
 }
 
 
-def post(endpoint: LocalTokenEndpoint, form: Mapping[str, str]) -> httpx.Response:
+def post(endpoint: FakeSmartcar, form: Mapping[str, str]) -> httpx.Response:
     """Ask for a token."""
     return httpx.post(endpoint.url, data=form, trust_env=False)
 
 
-def test_token(endpoint: LocalTokenEndpoint) -> None:
+def test_token(endpoint: FakeSmartcar) -> None:
     """A right request gets a token that lives for an hour."""
     response = post(endpoint, FORM)
 
@@ -33,13 +33,13 @@ def test_token(endpoint: LocalTokenEndpoint) -> None:
     assert response.json()["expires_in"] == 3600
 
 
-def test_tokens_differ(endpoint: LocalTokenEndpoint) -> None:
+def test_tokens_differ(endpoint: FakeSmartcar) -> None:
     """Each request gets a token of its own."""
     assert post(endpoint, FORM).json() != post(endpoint, FORM).json()
 
 
 @pytest.mark.parametrize("missing", FORM)
-def test_missing_parameter(endpoint: LocalTokenEndpoint, missing: str) -> None:
+def test_missing_parameter(endpoint: FakeSmartcar, missing: str) -> None:
     """A parameter that is missing makes an invalid request."""
     response = post(endpoint, {name: value for name, value in FORM.items() if name != missing})
 
@@ -47,7 +47,7 @@ def test_missing_parameter(endpoint: LocalTokenEndpoint, missing: str) -> None:
     assert response.json()["error"] == "invalid_request"
 
 
-def test_json_request(endpoint: LocalTokenEndpoint) -> None:
+def test_json_request(endpoint: FakeSmartcar) -> None:
     """A request that is no form is invalid."""
     response = httpx.post(endpoint.url, json=FORM, trust_env=False)
 
@@ -55,7 +55,7 @@ def test_json_request(endpoint: LocalTokenEndpoint) -> None:
     assert response.json()["error"] == "invalid_request"
 
 
-def test_grant_type(endpoint: LocalTokenEndpoint) -> None:
+def test_grant_type(endpoint: FakeSmartcar) -> None:
     """There is one grant type."""
     response = post(endpoint, {**FORM, "grant_type": "password"})
 
@@ -64,7 +64,7 @@ def test_grant_type(endpoint: LocalTokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("parameter", ["client_id", "client_secret"])
-def test_invalid_client(endpoint: LocalTokenEndpoint, parameter: str) -> None:
+def test_invalid_client(endpoint: FakeSmartcar, parameter: str) -> None:
     """A client that it does not know is refused."""
     response = post(endpoint, {**FORM, parameter: "mistyped"})
 
@@ -72,7 +72,7 @@ def test_invalid_client(endpoint: LocalTokenEndpoint, parameter: str) -> None:
     assert response.json()["error"] == "invalid_client"
 
 
-def test_script(endpoint: LocalTokenEndpoint) -> None:
+def test_script(endpoint: FakeSmartcar) -> None:
     """Faults are played in their order, then it behaves."""
     endpoint.faults.extend(["503", "429"])
 

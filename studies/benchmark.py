@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from local import report
-from local.lambda_runtime import HANDLER, MEMORY_MB, RUNTIME_PYTHON, LambdaRuntime
-from local.loopback_server import make_certificate
-from local.secrets_manager import LocalSecretsManager
-from local.token_endpoint import LocalTokenEndpoint
+from local.fakes.lambda_runtime import HANDLER, MEMORY_MB, RUNTIME_PYTHON, LambdaRuntime
+from local.fakes.loopback import make_certificate
+from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.smartcar import FakeSmartcar
+from studies import report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from local.loopback_server import LoopbackServer
+    from local.fakes.loopback import LoopbackServer
 
 WARM_RUNS = 5
 FORCED = {"force": True}
@@ -43,7 +43,7 @@ FORCED = {"force": True}
 ARTIFACT = Path(".aws-sam", "build", "RotateTokenFunction")
 SIDES = {
     "artifact": (ARTIFACT, HANDLER),
-    "script": (Path("local", "baseline"), "handler.lambda_handler"),
+    "script": (Path("studies", "baselines", "bare"), "handler.lambda_handler"),
 }
 
 COLD, FIRST, BOTH, CPU, MEMORY, WARM = FIGURES = (
@@ -81,15 +81,15 @@ def main(pairs: int) -> None:
     machine = f"{platform.machine()} with {os.cpu_count()} CPUs"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        secrets_manager = stack.enter_context(LocalSecretsManager())
-        secrets_manager.reset(LocalTokenEndpoint.client_id, LocalTokenEndpoint.client_secret)
+        secrets_manager = stack.enter_context(FakeSecretsManager())
+        secrets_manager.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
         certificate = folder / "certificate"
         make_certificate(certificate)
         # Both load as many trusted certificates as they would in Lambda.
         trusted = folder / "trusted"
         trusted.write_text(certifi.contents() + certificate.read_text())
-        plain = stack.enter_context(LocalTokenEndpoint())
-        tls = stack.enter_context(LocalTokenEndpoint(certificate=certificate))
+        plain = stack.enter_context(FakeSmartcar())
+        tls = stack.enter_context(FakeSmartcar(certificate=certificate))
         environment = {
             **secrets_manager.environment,
             "POWERTOOLS_SERVICE_NAME": "bench",
@@ -297,8 +297,8 @@ class RelayHandler(socketserver.BaseRequestHandler):
 
 def measure_wire(
     environment: Mapping[str, str],
-    secrets_manager: LocalSecretsManager,
-    token_endpoint: LocalTokenEndpoint,
+    secrets_manager: FakeSecretsManager,
+    token_endpoint: FakeSmartcar,
 ) -> Iterator[tuple[str, ...]]:
     """Count the calls and bytes of one run, and take the times of its phases, five times each."""
     for name, side, events, most_calls in (

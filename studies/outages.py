@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local import report
-from local.bench import US_DOLLARS_PER_GB_SECOND
-from local.simulation import (
+from studies import report
+from studies.benchmark import US_DOLLARS_PER_GB_SECOND
+from studies.world import (
     SLACK_SECONDS,
     STACK,
     Outcome,
@@ -29,7 +29,7 @@ from local.simulation import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from local.simulation import Policy
+    from studies.world import Policy
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 YEAR = 365 * DAY

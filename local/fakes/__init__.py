@@ -1,0 +1,1 @@
+"""Stand-ins for AWS and Smartcar, on real sockets of this machine."""
