@@ -17,7 +17,7 @@ export SAM_CLI_TELEMETRY := 0
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
 
-.PHONY: help run bench simulate example test check audit format build deploy rotate logs lock
+.PHONY: help run bench simulate example test check format build deploy rotate logs lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ help: ## list the targets
 run: $(VENV)/installed ## rotate once on this machine and tell the story; FAULTS="503 429 timeout" plays faults
 	@PYTHONPATH=functions python -m local.run $(FAULTS)
 
-bench: build $(RUNTIME) ## compare the cost of a run with a bare script's, and write docs/benchmark.md
+bench: build $(RUNTIME) ## compare the cost of a cold rotation with two scripts; WRITE=1 updates docs/benchmark.md
 	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
 
 simulate: $(VENV)/installed ## simulate outages in the time of minutes, and write docs/outages.md
@@ -44,10 +44,6 @@ check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check 
 	cfn-lint template.yaml examples/lambda/template.yaml
 	sam validate --lint
 	$(if $(shell command -v npm),cd examples/node && npm run --silent check)
-
-audit: $(VENV)/audit/installed ## look for weaknesses in the template with checkov, offline
-	$(VENV)/audit/bin/checkov --file template.yaml --framework cloudformation \
-		--skip-download --quiet --compact
 
 format: $(VENV)/installed ## mend what can be mended without thought
 	ruff format .
@@ -68,14 +64,12 @@ logs: $(VENV)/installed ## follow the log of the deployed function
 
 lock: $(VENV)/installed ## write the requirement files anew, with the newest versions
 	uv pip compile $(LOCK) --group function --python-version 3.13 \
-		--python-platform aarch64-manylinux2014 --no-emit-package anyio \
+		--python-platform aarch64-manylinux2014 \
 		--output-file functions/requirements.txt
 	uv pip compile $(LOCK) --group dev --python-version 3.11 --universal \
 		--constraint functions/requirements.txt --output-file requirements-dev.txt
 	uv pip compile $(LOCK) --group runtime --python-version 3.11 --universal \
 		--output-file requirements-runtime.txt
-	uv pip compile $(LOCK) --group audit --python-version 3.11 --universal \
-		--output-file requirements-audit.txt
 	uv pip compile $(LOCK) --group aws --python-version 3.11 --universal \
 		--output-file requirements-aws.txt
 

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
+from rotate_token.retrying import Retrier
 from rotate_token.rotation import rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
@@ -22,7 +23,6 @@ from rotate_token.token_endpoint import TokenEndpoint
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "python": ("python", [sys.executable, "list_connections.py"]),
-    "powertools": ("python", [sys.executable, "list_connections_powertools.py"]),
     "lambda": ("lambda", [sys.executable, "-c", "import app; print(app.lambda_handler({}, None))"]),
     "node": ("node", ["node", "list-connections.js"]),
     "shell": ("shell", ["./list_connections.sh"]),
@@ -37,13 +37,8 @@ def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
         credentials_secret_id=CREDENTIALS_SECRET_ID,
         token_secret_id=TOKEN_SECRET_ID,
     )
-    rotate(
-        store,
-        TokenEndpoint(endpoint.url),
-        forced=True,
-        until=time.time() + 60,
-        on_failed_attempt=lambda *_: None,
-    )
+    retrier = Retrier(time.time() + 60, on_failed_attempt=lambda *_: None)
+    rotate(store, TokenEndpoint(endpoint.url), retrier, forced=True)
     token = store.read_token()
     if token is None:
         raise LookupError("nothing was published")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import gc
 import importlib
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,33 +20,36 @@ from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
+from tests.samples import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
     from rotate_token.rotation import Result
-    from rotate_token.token_endpoint import TokenEndpoint
-
-    Invoke = Callable[..., Result]
-
-PROJECT = Path(__file__).parents[1]
+    from tests.samples import Invoke
 
 
-@pytest.fixture(autouse=True)
-def _aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this machine's AWS configuration reaches a test."""
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """No setting of this machine reaches a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in os.environ:
+            if re.match(r"(AWS|POWERTOOLS|SMARTCAR|PYTHON)_?|.*_PROXY$", name, re.IGNORECASE):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
 
 
 @pytest.fixture
 def credentials() -> ClientCredentials:
-    """The client that the local token endpoint knows."""
-    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret, version_id="v1")
+    """The client that the fake token endpoint knows."""
+    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret)
 
 
 @pytest.fixture
@@ -59,15 +62,15 @@ def secrets() -> Iterator[SecretsManagerClient]:
 @pytest.fixture
 def endpoint() -> Iterator[FakeSmartcar]:
     """A token endpoint on a real socket."""
-    with FakeSmartcar() as local_token_endpoint:
-        yield local_token_endpoint
+    with FakeSmartcar() as smartcar:
+        yield smartcar
 
 
 @pytest.fixture(scope="session")
 def running_secrets_manager() -> Iterator[FakeSecretsManager]:
     """Secrets Manager on a real socket, in whatever state."""
-    with FakeSecretsManager() as local_secrets_manager:
-        yield local_secrets_manager
+    with FakeSecretsManager() as secrets_manager:
+        yield secrets_manager
 
 
 @pytest.fixture
@@ -94,25 +97,19 @@ def invoke(
     """An invocation, in an execution environment that starts with the first; waiting is skipped."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    # A logger of its own: Powertools binds a logger to what is standard output at its first use.
+    # A separate logger: Powertools binds a logger to the standard output of its first use.
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", request.node.name)
-    monkeypatch.setattr("time.sleep", lambda _: None)
     sys.modules.pop("rotate_token.handler", None)
 
-    def invoke(
-        event: object = None,
-        context: LocalContext | None = None,
-        endpoint: TokenEndpoint | None = None,
-    ) -> Result:
+    def invoke(event: object = None, context: LocalContext | None = None) -> Result:
         handler = importlib.import_module("rotate_token.handler")
-        rotate = functools.partial(handler.rotate, sleep=lambda _: None)
-        monkeypatch.setattr(handler, "rotate", rotate)
-        monkeypatch.setattr(handler, "endpoint", endpoint or handler.endpoint)
+        if not isinstance(handler.Retrier, functools.partial):
+            impatient = functools.partial(handler.Retrier, sleep=lambda _: None)
+            monkeypatch.setattr(handler, "Retrier", impatient)
         result: Result = handler.lambda_handler(event, context or LocalContext(900))
         return result
 
     yield invoke
-    gc.unfreeze()
     logging.disable(logging.NOTSET)
     package_logger = logging.getLogger("rotate_token")
     package_logger.handlers.clear()

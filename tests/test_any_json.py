@@ -6,19 +6,22 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
-from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import CredentialsError, TokenRequestError, UnreadableTokenError
-from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
+from tests.samples import make_store
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
+    from rotate_token.credentials import ClientCredentials
+    from rotate_token.secret_store import SecretStore
+
 NOW = 1_800_000_000.0
+URL = "https://iam.smartcar.com/oauth2/token"
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -52,14 +55,14 @@ given_any_number_of_times = settings(
 )
 @given_any_number_of_times
 def test_response(document: Any, status: int, credentials: ClientCredentials) -> None:
-    """Any JSON as a response."""
-    answer = httpx.MockTransport(lambda _: httpx.Response(status, content=json.dumps(document)))
-    endpoint = TokenEndpoint("https://iam.smartcar.com/oauth2/token", transport=answer)
+    """Any JSON in a response is a token that can be published, or a typed error."""
+    body = httpx.ByteStream(json.dumps(document).encode())
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=body))
 
     try:
-        token = endpoint.request_token(credentials, until=NOW)
+        token = TokenEndpoint(URL, transport=transport).request_token(credentials, until=NOW)
     except TokenRequestError as error:
-        assert error.problem.startswith("https://iam.smartcar.com/oauth2/token answered ")
+        assert error.problem.startswith(f"{URL} answered ")
     else:
         assert status == 200
         assert token.access_token == document["access_token"]
@@ -77,13 +80,13 @@ def test_response(document: Any, status: int, credentials: ClientCredentials) ->
 )
 @given_any_number_of_times
 def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
-    """Any JSON in the token secret."""
-    store = stored(secrets, "token", document)
+    """Any JSON in the token secret is a published token, or a typed error."""
+    store = stored(secrets, TOKEN_SECRET_ID, document)
 
     try:
         token = store.read_token()
     except UnreadableTokenError as error:
-        assert error.problem.startswith("Secret token holds no published token: it")
+        assert error.problem.startswith(f"Secret {TOKEN_SECRET_ID} does not hold a token")
     else:
         assert token is not None
         assert json.loads(token.to_json()).items() <= document.items()
@@ -92,32 +95,16 @@ def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
 @given(document=objects(client_id=st.text(), client_secret=st.text()))
 @given_any_number_of_times
 def test_credentials_secret(document: Any, secrets: SecretsManagerClient) -> None:
-    """Any JSON in the credentials secret."""
-    store = stored(secrets, "smartcar", document)
+    """Any JSON in the credentials secret is a pair of credentials, or a typed error."""
+    store = stored(secrets, CREDENTIALS_SECRET_ID, document)
 
     try:
         credentials = store.read_credentials()
     except CredentialsError as error:
-        assert error.problem.startswith("Secret smartcar holds no client credentials: it")
+        assert error.problem.startswith(f"Secret {CREDENTIALS_SECRET_ID} has no usable client cred")
     else:
         assert credentials.client_id == document["client_id"]
         assert credentials.client_secret == document["client_secret"]
-
-
-@given(access_token=TOKENS, expires_in=LIFETIMES, issued_at=LIFETIMES)
-def test_round_trip(access_token: str, expires_in: int, issued_at: int) -> None:
-    """A published document read back is equal."""
-    token = AccessToken(access_token, expires_in, issued_at)
-
-    assert AccessToken.from_json(token.to_json()) == token
-
-
-@given(text=st.text())
-def test_no_json(text: str) -> None:
-    """Text that is no JSON is no token and no credentials either."""
-    for parse in (AccessToken.from_json, lambda text: ClientCredentials.from_json(text, "v1")):
-        with pytest.raises(ValueError, match="^it"):
-            parse(text)
 
 
 def stored(secrets: SecretsManagerClient, name: str, document: Any) -> SecretStore:
@@ -125,4 +112,4 @@ def stored(secrets: SecretsManagerClient, name: str, document: Any) -> SecretSto
     if not secrets.list_secrets()["SecretList"]:
         secrets.create_secret(Name=name)
     secrets.put_secret_value(SecretId=name, SecretString=json.dumps(document))
-    return SecretStore(secrets, credentials_secret_id="smartcar", token_secret_id="token")
+    return make_store(secrets)

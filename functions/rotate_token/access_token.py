@@ -1,7 +1,6 @@
 """The application access token: as the endpoint issues it, and as consumers read it."""
 
 import json
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,7 +8,7 @@ from typing import Any, Self
 from rotate_token.json_object import parse_json_object
 
 DOCUMENTED_LIFETIME_SECONDS = 3600
-"""What Smartcar's page promises; taken where a response names no lifetime."""
+"""The documented lifetime; assumed if a response has no expires_in."""
 
 LONGEST_TOKEN = 60_000
 """What fits into a secret (65,536 bytes), with the other fields around it."""
@@ -17,18 +16,16 @@ LONGEST_TOKEN = 60_000
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _TEN_DIGITS = re.compile(r"[0-9]{1,10}")
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class AccessToken:
     """
-    A bearer token and its life; no instance breaks the contract that consumers rely on.
+    A bearer token with its lifetime; every instance satisfies the contract with consumers.
 
-    The token does not show in the repr.
+    The token is hidden from the repr.
 
     Attributes:
-        access_token: The token, of the characters that RFC 6750 section 2.1 allows.
+        access_token: The token, in the characters that RFC 6750 section 2.1 allows.
         expires_in: Its lifetime in seconds, as issued.
         issued_at: Unix time in whole seconds, taken just before the request that got it.
 
@@ -48,7 +45,7 @@ class AccessToken:
         for name in ("expires_in", "issued_at"):
             value = getattr(self, name)
             if type(value) is not int or not 0 < value < 10**10:
-                raise ValueError(f"its {name} is not a positive whole number of at most ten digits")
+                raise ValueError(f"its {name} is not a positive integer of at most ten digits")
 
     @property
     def expires_at(self) -> int:
@@ -60,8 +57,7 @@ class AccessToken:
         """
         Read a token response (RFC 6749 section 5.1); unknown fields are ignored.
 
-        The RFC lets a server leave out ``expires_in``: then the documented lifetime is taken, and a
-        warning is logged.
+        The RFC lets a server leave out ``expires_in``: the documented lifetime is then assumed.
 
         Raises:
             ValueError: It holds no usable token; the message says what is wrong with it.
@@ -71,7 +67,6 @@ class AccessToken:
         expires_in = response.get("expires_in")
         if expires_in is None:
             expires_in = DOCUMENTED_LIFETIME_SECONDS
-            logger.warning("The token response has no expires_in: %d s are assumed", expires_in)
         elif (isinstance(expires_in, str) and _TEN_DIGITS.fullmatch(expires_in)) or (
             isinstance(expires_in, float) and expires_in.is_integer()
         ):
@@ -81,7 +76,7 @@ class AccessToken:
     @classmethod
     def from_json(cls, document: str) -> Self:
         """
-        Read a document that `to_json` wrote; fields that it does not know are ignored.
+        Read a document that `to_json` wrote; unknown fields are ignored.
 
         Raises:
             ValueError: It is something else; the message says what, without any of its content.
@@ -91,7 +86,9 @@ class AccessToken:
             fields.get("access_token", ""), fields.get("expires_in", 0), fields.get("issued_at", 0)
         )
         if not token._document().items() <= fields.items():
-            raise ValueError("its token_type or expires_at does not fit its other fields")
+            raise ValueError(
+                "its token_type is not Bearer, or its expires_at is not issued_at + expires_in"
+            )
         return token
 
     def to_json(self) -> str:

@@ -9,15 +9,7 @@ from rotate_token.json_object import parse_json_object
 @dataclass(frozen=True)
 class ClientCredentials:
     """
-    A client identifier and its secret (RFC 6749 section 2.3.1).
-
-    The secret does not show in the repr.
-
-    Attributes:
-        client_id: The client identifier.
-        client_secret: Its secret.
-        version_id: The version of the credentials secret that they were read from; credentials are
-            equal whatever their version.
+    A client identifier and its secret (RFC 6749 section 2.3.1); the secret is hidden from the repr.
 
     Raises:
         ValueError: One of them is unusable; the message names it and does not show its value.
@@ -25,7 +17,6 @@ class ClientCredentials:
 
     client_id: str
     client_secret: str = field(repr=False)
-    version_id: str = field(compare=False)
 
     def __post_init__(self) -> None:
         for key in ("client_id", "client_secret"):
@@ -34,11 +25,12 @@ class ClientCredentials:
                 raise ValueError(f"its {key} is missing, empty or not a string")
             if value != value.strip() or not (value.isascii() and value.isprintable()):
                 raise ValueError(
-                    f"its {key} has white space around it or a character that is not ASCII"
+                    f"its {key} has leading or trailing white space, or characters that are not "
+                    "printable ASCII"
                 )
 
     @classmethod
-    def from_json(cls, document: str, version_id: str) -> Self:
+    def from_json(cls, document: str) -> Self:
         """
         Read ``{"client_id": "…", "client_secret": "…"}``; other keys are ignored.
 
@@ -46,4 +38,4 @@ class ClientCredentials:
             ValueError: It is something else; the message says what, without any of its content.
         """
         fields = parse_json_object(document)
-        return cls(fields.get("client_id", ""), fields.get("client_secret", ""), version_id)
+        return cls(fields.get("client_id", ""), fields.get("client_secret", ""))

@@ -5,22 +5,21 @@ What can go wrong in a run, each class named for what failed.
 
     RotationError
     ├── ConfigurationError                  a setting is missing or malformed
-    ├── SecretsManagerError                 AWS did not read or write a secret
-    │   └── SecretsManagerUnavailableError  … and it may work next time
-    ├── CredentialsError                    the credentials secret holds no client credentials
+    ├── SecretsManagerError                 AWS refused to read or write a secret
+    │   └── SecretsManagerUnavailableError  … for a reason that may pass
+    ├── CredentialsError                    the credentials secret has no usable client credentials
     ├── UnreadableTokenError                the token secret does not hold the published JSON
-    ├── TokenSupersededError                another run has published meanwhile
-    └── TokenRequestError                   the token endpoint issued no token
-        ├── TokenRequestRefusedError        it said no; asking again would not help
-        │   └── InvalidClientError          … because it does not know the client or its secret
-        ├── InvalidTokenResponseError       it said yes, but with nothing that can be used
-        └── TemporaryTokenRequestError      it may work next time
-            ├── TokenEndpointUnreachableError   no whole answer came
-            ├── TokenEndpointUnavailableError   it answered 408, 425, 429 or 5xx
-            └── UnreadableTokenResponseError    it answered 200 with something else than JSON
+    └── TokenRequestError                   the token endpoint issued no usable token
+        ├── TokenRequestRefusedError        it refused, and would refuse again
+        │   └── InvalidClientError          … because it rejected the client credentials
+        ├── InvalidTokenResponseError       it answered 200 without a usable token
+        └── TemporaryTokenRequestError      it failed for a reason that may pass
+            ├── TokenEndpointUnreachableError   no complete response arrived
+            ├── TokenEndpointUnavailableError   it reported a temporary failure
+            └── UnreadableTokenResponseError    it answered 200 with something other than JSON
 
 The message is one sentence for the operator: what failed, where, and what to do about it. Neither
-it nor any attribute holds a client secret or a token.
+the message nor any attribute holds a client secret or a token.
 """
 
 
@@ -48,7 +47,7 @@ class SecretsManagerError(RotationError):
 
 
 class SecretsManagerUnavailableError(SecretsManagerError):
-    """Secrets Manager did not answer, throttles, or has trouble of its own."""
+    """Secrets Manager did not answer, throttled the call, or failed internally."""
 
 
 class CredentialsError(RotationError):
@@ -56,11 +55,7 @@ class CredentialsError(RotationError):
 
 
 class UnreadableTokenError(RotationError):
-    """The token secret's value is not the JSON that this job publishes; a run replaces it."""
-
-
-class TokenSupersededError(RotationError):
-    """Since this run read the token secret, somebody else has published to it."""
+    """The token secret's value is not the JSON that this function publishes; a run replaces it."""
 
 
 class TokenRequestError(RotationError):
@@ -68,39 +63,37 @@ class TokenRequestError(RotationError):
 
 
 class TokenRequestRefusedError(TokenRequestError):
-    """The token endpoint refused the request for a reason that does not pass by itself."""
+    """The token endpoint refused the request for a reason that retrying will not fix."""
 
 
 class InvalidClientError(TokenRequestRefusedError):
-    """The token endpoint answered 401 or ``invalid_client``: it refuses the credentials."""
+    """The token endpoint answered 401 or ``invalid_client``: it rejected the credentials."""
 
 
 class InvalidTokenResponseError(TokenRequestError):
-    """The token endpoint answered 200 with JSON that holds no usable token."""
+    """The token endpoint answered 200 with a JSON object that holds no usable token."""
 
 
 class TemporaryTokenRequestError(TokenRequestError):
     """
-    The request failed in a way that may pass, so that it is worth asking again.
+    The request failed for a reason that may pass.
 
     Attributes:
-        retry_after_seconds: How long the endpoint asked to be left alone; None if it did not say.
+        retry_after_seconds: How long the endpoint asked to wait; 0 if it did not ask.
     """
 
-    def __init__(
-        self, problem: str, next_step: str, retry_after_seconds: float | None = None
-    ) -> None:
+    def __init__(self, problem: str, next_step: str, retry_after_seconds: float = 0) -> None:
         super().__init__(problem, next_step)
         self.retry_after_seconds = retry_after_seconds
 
 
 class TokenEndpointUnreachableError(TemporaryTokenRequestError):
-    """No whole answer came: time-out, refused or broken connection, TLS, name resolution."""
+    """No complete response: time-out, refused or broken connection, TLS, name resolution."""
 
 
 class TokenEndpointUnavailableError(TemporaryTokenRequestError):
-    """The token endpoint answered 408, 425, 429 or 5xx."""
+    """The token endpoint answered 408, 425, 429, 5xx or an OAuth error code that may pass."""
 
 
 class UnreadableTokenResponseError(TemporaryTokenRequestError):
-    """The token endpoint answered 200 with a body that is not JSON, or too long to be one."""
+    """The token endpoint answered 200 with a body that is not a JSON object, or is too long."""

@@ -1,10 +1,10 @@
-"""JSON objects, from text that cannot be trusted to be one."""
+"""The one JSON parser, for text that cannot be trusted."""
 
 import json
 from typing import Any
 
 
-def parse_json_object(text: str) -> dict[str, Any]:
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """
     Parse a JSON object.
 

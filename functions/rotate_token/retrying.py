@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from rotate_token.errors import SecretsManagerUnavailableError, TemporaryTokenRequestError
+from rotate_token.errors import (
+    RotationError,
+    SecretsManagerUnavailableError,
+    TemporaryTokenRequestError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tenacity import RetryCallState
 
-    Temporary = SecretsManagerUnavailableError | TemporaryTokenRequestError
-
 T = TypeVar("T")
 
 LONGEST_BACKOFF_SECONDS = 30.0
 
-# Full jitter: each wait is anything up to a bound that doubles from 1 s, so the first is 0.5 s on
-# average.
+# Full jitter: each wait is random, up to a bound that starts at 1 s and doubles.
 _backoff = wait_random_exponential(multiplier=1, max=LONGEST_BACKOFF_SECONDS)
 
 
-def retry(
-    attempt: Callable[[], T],
-    *,
-    until: float,
-    before_wait: Callable[[Temporary, int, float], None],
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> T:
+@dataclass(frozen=True)
+class Retrier:
     """
-    Call `attempt` until it returns, and return what it returned.
+    Repeats what fails for a reason that may pass, while there is time.
 
-    Args:
-        attempt: What to call, at least once.
-        until: Unix time from which no further attempt is begun.
-        before_wait: Told of each failure that is followed by another attempt: the error, the number
-            of the attempt that failed, from 1, and the seconds until the next.
+    Attributes:
+        until: Unix time from which no further attempt begins.
+        on_failed_attempt: Called immediately for each failed attempt, with the error and with what
+            follows, in words.
         clock: Returns the Unix time in seconds.
-        sleep: Waits for so many seconds.
-
-    Raises:
-        SecretsManagerUnavailableError, TemporaryTokenRequestError: The last attempt failed, and
-            there is no time for another.
-        Exception: Whatever else `attempt` raised, at once.
+        sleep: Waits for the given number of seconds.
     """
 
-    def error_of(state: RetryCallState) -> Temporary:
-        error: Temporary = cast("Any", state.outcome).exception()
-        return error
+    until: float
+    on_failed_attempt: Callable[[RotationError, str], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
-    def wait_seconds(state: RetryCallState) -> float:
-        error = error_of(state)
-        asked = error.retry_after_seconds if isinstance(error, TemporaryTokenRequestError) else 0
-        return max(_backoff(state), asked or 0)
+    def call(self, attempt: Callable[[], T]) -> T:
+        """
+        Call `attempt`, at least once, until it returns; return what it returned.
 
-    return Retrying(
-        retry=retry_if_exception_type((SecretsManagerUnavailableError, TemporaryTokenRequestError)),
-        wait=wait_seconds,
-        stop=lambda state: clock() + state.upcoming_sleep >= until,
-        before_sleep=lambda state: before_wait(
-            error_of(state), state.attempt_number, state.upcoming_sleep
-        ),
-        sleep=sleep,
-        reraise=True,
-    )(attempt)
+        Raises:
+            RotationError: It failed for good, or there is no time for another attempt.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(
+                (SecretsManagerUnavailableError, TemporaryTokenRequestError)
+            ),
+            wait=_wait_seconds,
+            stop=lambda state: self.clock() + state.upcoming_sleep >= self.until,
+            before_sleep=lambda state: self.on_failed_attempt(
+                _error_of(state),
+                f"retrying in {state.upcoming_sleep:.1f} s (attempt {state.attempt_number + 1})",
+            ),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except RotationError as error:
+            self.on_failed_attempt(error, "giving up")
+            raise
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    """Wait for the backoff, or longer if the token endpoint asked for that."""
+    return max(_backoff(state), getattr(_error_of(state), "retry_after_seconds", 0))
+
+
+def _error_of(state: RetryCallState) -> RotationError:
+    error: RotationError = cast("Any", state.outcome).exception()
+    return error

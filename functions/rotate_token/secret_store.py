@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_OID, uuid5
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -19,20 +18,40 @@ from rotate_token.errors import (
     CredentialsError,
     SecretsManagerError,
     SecretsManagerUnavailableError,
-    TokenSupersededError,
     UnreadableTokenError,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
-    from mypy_boto3_secretsmanager.type_defs import GetSecretValueResponseTypeDef
 
+_KEY_STEP = "check that the secret's KMS key is enabled and that the function's role may use it"
 _NEXT_STEPS = {
-    "AccessDeniedException": "allow it in the function's role, the secret's KMS key included",
-    "DecryptionFailure": "see that the secret's KMS key is enabled and open to the function's role",
-    "EncryptionFailure": "see that the secret's KMS key is enabled and open to the function's role",
+    "AccessDeniedException": "allow it in the function's role, including on the secret's KMS key",
+    "DecryptionFailure": _KEY_STEP,
+    "EncryptionFailure": _KEY_STEP,
     "InvalidRequestException": "if the secret is marked for deletion, restore it",
+    "LimitExceededException": "the secret has too many versions: use a longer schedule, and wait "
+    "until AWS has removed versions that are older than 24 hours",
     "ResourceNotFoundException": "create the secret, or correct the setting that names it",
+}
+
+# As botocore's standard retry mode has them: throttling, then what is transient.
+_TEMPORARY_CODES = {
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottledException",
+    "RequestThrottled",
+    "TooManyRequestsException",
+    "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
+    "SlowDown",
+    "PriorRequestNotComplete",
+    "TransactionInProgressException",
+    "EC2ThrottledException",
+    "ProvisionedThroughputExceededException",
+    "RequestTimeout",
+    "RequestTimeoutException",
 }
 
 
@@ -45,27 +64,26 @@ class SecretStore:
         self._client = client
         self._credentials_secret_id = credentials_secret_id
         self._token_secret_id = token_secret_id
-        self._token_version_id = ""
 
     def read_credentials(self, version_stage: str = "AWSCURRENT") -> ClientCredentials:
         """
-        Read the client credentials, the current ones or those that have the label `version_stage`.
+        Read the client credentials: the current ones, or those with the label `version_stage`.
 
         Raises:
             CredentialsError: There are none, or none that can be used.
             SecretsManagerError: They could not be read.
         """
-        secret = self._read(self._credentials_secret_id, version_stage)
-        if secret is None:
+        value = self._read(self._credentials_secret_id, version_stage)
+        if value is None:
             problem = "it does not exist or has no value"
         else:
             try:
-                return ClientCredentials.from_json(_text(secret), secret["VersionId"])
+                return ClientCredentials.from_json(value)
             except ValueError as error:
                 problem = str(error)
         raise CredentialsError(
-            f"Secret {self._credentials_secret_id} holds no client credentials: {problem}",
-            'store {"client_id": "…", "client_secret": "…"} in it, as a string',
+            f"Secret {self._credentials_secret_id} has no usable client credentials: {problem}",
+            'store {"client_id": "…", "client_secret": "…"} as its string value',
         )
 
     def read_token(self) -> AccessToken | None:
@@ -73,76 +91,44 @@ class SecretStore:
         Read the published token; None if there is none yet.
 
         Raises:
-            UnreadableTokenError: The secret holds something that this job did not publish.
+            UnreadableTokenError: The secret's value was not published by this function.
             SecretsManagerError: It could not be read.
         """
-        secret = self._read(self._token_secret_id)
-        self._token_version_id = _version_id(secret)
-        if secret is None:
+        value = self._read(self._token_secret_id)
+        if value is None:
             return None
         try:
-            return AccessToken.from_json(_text(secret))
+            return AccessToken.from_json(value)
         except ValueError as error:
             problem = str(error)
         raise UnreadableTokenError(
-            f"Secret {self._token_secret_id} holds no published token: {problem}",
-            "nothing is to do, it is replaced",
+            f"Secret {self._token_secret_id} does not hold a token from this function: {problem}",
+            "no action needed, this run replaces it",
         )
 
     def publish_token(self, token: AccessToken) -> str:
         """
-        Make `token` the current value, in place of the one that was read last, in one step.
-
-        The new version's id follows from that of the version that was read, and Secrets Manager
-        takes an id only once: of several runs that have read the same version, one publishes.
-
-        Returns:
-            The id of the new version.
+        Replace the current value atomically, and return the id of the new version.
 
         Raises:
-            TokenSupersededError: Since `read_token`, another run has published.
-            SecretsManagerError: The secret could not be written; its current value is what it was.
+            SecretsManagerError: The secret could not be written.
         """
-        version_id = self._token_version_id
-        while True:
-            version_id = str(uuid5(NAMESPACE_OID, version_id))
-            try:
-                self._client.put_secret_value(
-                    SecretId=self._token_secret_id,
-                    SecretString=token.to_json(),
-                    ClientRequestToken=version_id,
-                )
-            except self._client.exceptions.ResourceExistsException as error:
-                if _version_id(self._read(self._token_secret_id)) != self._token_version_id:
-                    raise TokenSupersededError(
-                        f"Secret {self._token_secret_id} got another value during the run",
-                        "see that nothing else writes to it",
-                    ) from error
-                # Somebody went back to the version that was read, and its successor exists already.
-            except (BotoCoreError, ClientError) as error:
-                raise _failure("PutSecretValue", self._token_secret_id, error) from error
-            else:
-                return version_id
-
-    def _read(
-        self, secret_id: str, version_stage: str = "AWSCURRENT"
-    ) -> GetSecretValueResponseTypeDef | None:
-        """Return a version of a secret, or None if there is none."""
         try:
-            return self._client.get_secret_value(SecretId=secret_id, VersionStage=version_stage)
+            return self._client.put_secret_value(
+                SecretId=self._token_secret_id, SecretString=token.to_json()
+            )["VersionId"]
+        except (BotoCoreError, ClientError) as error:
+            raise _failure("PutSecretValue", self._token_secret_id, error) from error
+
+    def _read(self, secret_id: str, version_stage: str = "AWSCURRENT") -> str | None:
+        """Return a secret's value: None if it has none, an empty string if it is binary."""
+        try:
+            secret = self._client.get_secret_value(SecretId=secret_id, VersionStage=version_stage)
         except self._client.exceptions.ResourceNotFoundException:
             return None
         except (BotoCoreError, ClientError) as error:
             raise _failure("GetSecretValue", secret_id, error) from error
-
-
-def _version_id(secret: GetSecretValueResponseTypeDef | None) -> str:
-    return secret["VersionId"] if secret else ""
-
-
-def _text(secret: GetSecretValueResponseTypeDef) -> str:
-    """Return a secret's value; nothing if it is binary."""
-    return secret.get("SecretString", "")
+        return secret.get("SecretString", "")
 
 
 def _failure(
@@ -152,11 +138,11 @@ def _failure(
         code = error.response["Error"]["Code"]
         reason = f"{code}: {error.response['Error']['Message']}"
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        may_pass = code == "ThrottlingException" or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        may_pass = code in _TEMPORARY_CODES or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     else:
         code = reason = type(error).__name__
         may_pass = isinstance(error, (AwsConnectionError, HTTPClientError))
     return (SecretsManagerUnavailableError if may_pass else SecretsManagerError)(
         f"{operation} failed on secret {secret_id} ({reason})",
-        _NEXT_STEPS.get(code, "if it goes on over several runs, see the AWS Health Dashboard"),
+        _NEXT_STEPS.get(code, "if this persists, check the AWS Health Dashboard"),
     )

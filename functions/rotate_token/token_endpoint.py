@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -17,6 +17,7 @@ import httpx
 from rotate_token import __version__
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
+    ConfigurationError,
     InvalidClientError,
     InvalidTokenResponseError,
     TokenEndpointUnavailableError,
@@ -24,28 +25,42 @@ from rotate_token.errors import (
     TokenRequestRefusedError,
     UnreadableTokenResponseError,
 )
+from rotate_token.json_object import parse_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rotate_token.credentials import ClientCredentials
+    from rotate_token.errors import RotationError, TokenRequestError
 
 ATTEMPT_SECONDS = 15.0
 SHORTEST_ATTEMPT_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 MAX_BODY_BYTES = 1024 * 1024
 MAX_RETRY_AFTER_SECONDS = 86400.0
-"""An endpoint that asks to be left alone for longer does not mean it."""
+"""Longer values are ignored as implausible."""
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_OAUTH_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
-_NOT_JSON = object()
 _TEMPORARY_STATUSES = {408, 425, 429, *range(500, 600)}
+_TEMPORARY_ERROR_CODES = {"server_error", "temporarily_unavailable"}
+_ERROR_CODES = {
+    *_TEMPORARY_ERROR_CODES,
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+}
 _DELAY_SECONDS = re.compile(r"[0-9]{1,9}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Response:
+    """A response; its body is empty if it is too long, or compressed in a way that was not read."""
+
     status: int
     retry_after: str
     body: bytes = field(repr=False)
@@ -53,11 +68,11 @@ class _Response:
 
 class TokenEndpoint:
     """
-    A token endpoint, asked for one token at a time.
+    A token endpoint that is asked for one token at a time.
 
     Args:
-        url: Its address. Credentials go there and nowhere else: redirects are not followed.
-        transport: What carries the requests, where that is not the network.
+        url: Its address. Credentials are sent only there: redirects are not followed.
+        transport: An httpx transport to use instead of the network.
         clock: Returns the Unix time in seconds.
     """
 
@@ -82,114 +97,134 @@ class TokenEndpoint:
 
     def request_token(self, credentials: ClientCredentials, *, until: float) -> AccessToken:
         """
-        Ask for a token once, for `ATTEMPT_SECONDS` or, where that is sooner, until a Unix time.
+        Request a token once, giving up after `ATTEMPT_SECONDS`, or at `until` if that is sooner.
 
         Raises:
-            TemporaryTokenRequestError: It failed in a way that may pass.
-            InvalidClientError: The endpoint refused the credentials.
-            TokenRequestRefusedError: The endpoint said no for another reason.
-            InvalidTokenResponseError: The endpoint said yes, but issued no usable token.
+            ConfigurationError: No request can be sent to the URL.
+            TemporaryTokenRequestError: The request failed for a reason that may pass.
+            InvalidClientError: The endpoint rejected the credentials.
+            TokenRequestRefusedError: The endpoint refused for another reason.
+            InvalidTokenResponseError: The endpoint answered 200 without a usable token.
         """
         issued_at = int(self._clock())
         seconds = min(ATTEMPT_SECONDS, max(SHORTEST_ATTEMPT_SECONDS, until - self._clock()))
-        response = self._send(self._build(credentials, seconds), seconds)
+        response = self._send(credentials, seconds)
         return self._parse(response, issued_at, credentials.client_id)
 
-    def _build(self, credentials: ClientCredentials, seconds: float) -> httpx.Request:
-        return self._client.build_request(
-            "POST",
-            self._url,
-            data={
-                "grant_type": "client_credentials",
-                "client_id": credentials.client_id,
-                "client_secret": credentials.client_secret,
-            },
-            timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
-        )
-
-    def _send(self, request: httpx.Request, seconds: float) -> _Response:
+    def _send(self, credentials: ClientCredentials, seconds: float) -> _Response:
         """
-        Exchange a request for a whole response, or give up after so many seconds.
+        Exchange a request for a complete response, or give up after the given number of seconds.
 
-        The exchange gets a thread of its own, since httpx has no time-out for name resolution, nor
-        for an answer that comes in drips.
+        The exchange has its own thread, because httpx has no time-out for name resolution, nor for
+        a response that trickles in.
         """
         executor = ThreadPoolExecutor(max_workers=1)
         try:
-            return executor.submit(self._exchange, request, seconds).result(seconds)
+            return executor.submit(self._exchange, credentials, seconds).result(seconds)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            # A UnicodeError: the host name cannot be encoded.
+            failure: RotationError = ConfigurationError(
+                f"TOKEN_URL is not a usable address: {error}", "use https://host/path"
+            )
         except (TimeoutError, httpx.ReadTimeout):
-            reason = f" within {seconds:.0f} s"
+            failure = self._unreachable(f" within {seconds:.0f} s")
         except httpx.ConnectError as error:
-            reason = f": {error}"
+            failure = self._unreachable(f": {error}")
         except httpx.RequestError as error:
-            reason = f": {type(error).__name__}"
+            failure = self._unreachable(f": {type(error).__name__}")
         finally:
             executor.shutdown(wait=False)
-        raise TokenEndpointUnreachableError(
-            f"{self._url} gave no whole answer{reason}",
-            "if it goes on, see that TOKEN_URL is right and that the function can reach it",
+        raise failure  # outside of the handlers, so that it does not keep the request
+
+    def _unreachable(self, reason: str) -> TokenEndpointUnreachableError:
+        return TokenEndpointUnreachableError(
+            f"{self._url} did not answer completely{reason}",
+            "if this persists, check that TOKEN_URL is correct and reachable from the function",
         )
 
-    def _exchange(self, request: httpx.Request, seconds: float) -> _Response:
+    def _exchange(self, credentials: ClientCredentials, seconds: float) -> _Response:
         give_up_at = time.monotonic() + seconds
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": credentials.client_id,
+            "client_secret": credentials.client_secret,
+        }
+        timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         body = bytearray()
-        with closing(self._client.send(request, stream=True)) as response:
-            for chunk in response.iter_bytes():
+        with self._client.stream("POST", self._url, data=form, timeout=timeout) as response:
+            for chunk in response.iter_raw():
                 if time.monotonic() > give_up_at:
                     raise TimeoutError
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    body.clear()
                     break
-        return _Response(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
+        return _Response(
+            response.status_code,
+            response.headers.get("Retry-After", ""),
+            _decode(bytes(body), response.headers.get("Content-Encoding", "identity").lower()),
+        )
 
     def _parse(self, response: _Response, issued_at: int, client_id: str) -> AccessToken:
-        document = _parse_json(response.body)
-        fields = document if isinstance(document, dict) else {}
-        error = fields.get("error")
-        answer = f"{self._url} answered {response.status}"
-        if isinstance(error, str) and _OAUTH_ERROR_CODE.fullmatch(error):
-            answer += f" {error}"
-        if response.status in _TEMPORARY_STATUSES:
-            retry_after_seconds = _retry_after_seconds(response.retry_after, self._clock())
-            if retry_after_seconds is not None:
-                answer += f" and asked to come back in {retry_after_seconds:.0f} s"
-            raise TokenEndpointUnavailableError(
-                answer, "if it goes on, see the status page of the provider", retry_after_seconds
-            )
-        if response.status == HTTPStatus.UNAUTHORIZED or error == "invalid_client":
-            next_step = "put a valid client_id and client_secret into the credentials secret"
-            if _UUID.fullmatch(client_id):
-                next_step += "; this client_id is a UUID, and those of API v3 begin with client_"
-            raise InvalidClientError(answer, next_step)
+        try:
+            fields = parse_json_object(response.body)
+        except ValueError:
+            fields = None
+        error = fields and fields.get("error")
         if response.status != HTTPStatus.OK or error:
-            raise TokenRequestRefusedError(
-                answer,
-                "credentials are not sent on, so set TOKEN_URL to where it redirects"
-                if response.status in range(300, 400)
-                else "see that TOKEN_URL is the token endpoint of the provider of the credentials",
-            )
-        if document is _NOT_JSON:
+            raise self._refusal(response, error, client_id)
+        if fields is None:
             raise UnreadableTokenResponseError(
-                f"{answer} with something else than JSON", "if it goes on, see what TOKEN_URL names"
+                f"{self._url} answered 200 with something other than a JSON object",
+                "if this persists, check what TOKEN_URL points to",
             )
         try:
-            return AccessToken.from_response(fields, issued_at)
+            token = AccessToken.from_response(fields, issued_at)
         except ValueError as unusable:
-            problem = str(unusable)
-        raise InvalidTokenResponseError(
-            f"{answer} without a usable token: {problem}", "see what TOKEN_URL names"
+            raise InvalidTokenResponseError(
+                f"{self._url} answered 200 without a usable token: {unusable}",
+                "check what TOKEN_URL points to",
+            ) from unusable
+        if fields.get("expires_in") is None:
+            logger.warning("The token response has no expires_in; assuming %d s", token.expires_in)
+        return token
+
+    def _refusal(self, response: _Response, error: object, client_id: str) -> TokenRequestError:
+        # Other error codes are not shown: the endpoint might repeat a secret in their place.
+        code = error if isinstance(error, str) and error in _ERROR_CODES else ""
+        answer = f"{self._url} answered {response.status} {code}".rstrip()
+        if response.status in _TEMPORARY_STATUSES or code in _TEMPORARY_ERROR_CODES:
+            retry_after_seconds = _retry_after_seconds(response.retry_after, self._clock())
+            if retry_after_seconds:
+                answer += f" and asked to retry after {retry_after_seconds:.0f} s"
+            return TokenEndpointUnavailableError(
+                answer, "if this persists, check the provider's status page", retry_after_seconds
+            )
+        if response.status == HTTPStatus.UNAUTHORIZED or code == "invalid_client":
+            next_step = "store a valid client_id and client_secret in the credentials secret"
+            if _UUID.fullmatch(client_id):
+                next_step += "; this client_id is a UUID, but API v3 client IDs start with client_"
+            return InvalidClientError(answer, next_step)
+        return TokenRequestRefusedError(
+            answer,
+            "redirects are not followed; set TOKEN_URL to the final address"
+            if response.status in range(300, 400)
+            else "check that TOKEN_URL belongs to the provider that issued the credentials",
         )
 
 
-def _parse_json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return _NOT_JSON
+def _decode(body: bytes, coding: str) -> bytes:
+    """Undo gzip; nothing remains of a body that is too long, or in another content coding."""
+    if coding == "gzip":
+        try:
+            body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_BODY_BYTES + 1)
+        except zlib.error:
+            return b""
+    elif coding != "identity":
+        return b""
+    return body if len(body) <= MAX_BODY_BYTES else b""
 
 
-def _retry_after_seconds(value: str, now: float) -> float | None:
+def _retry_after_seconds(value: str, now: float) -> float:
     """Read a Retry-After header: seconds or an HTTP date (RFC 9110 section 10.2.3)."""
     try:
         if _DELAY_SECONDS.fullmatch(value):
@@ -197,5 +232,5 @@ def _retry_after_seconds(value: str, now: float) -> float | None:
         else:
             seconds = max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
-        return None
-    return seconds if seconds <= MAX_RETRY_AFTER_SECONDS else None
+        return 0
+    return seconds if seconds <= MAX_RETRY_AFTER_SECONDS else 0

@@ -31,7 +31,7 @@ import socket
 import struct
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, redirect, request
@@ -63,8 +63,8 @@ class Answer:
     """An answer to give in place of the usual one."""
 
     status: int
-    body: bytes
-    headers: dict[str, str]
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class FakeSmartcar(LoopbackServer):
@@ -83,6 +83,7 @@ class FakeSmartcar(LoopbackServer):
         faults: What is left of the script; more may be added.
         requests: The headers and the form of each request so far.
         api_statuses: What the API has answered so far.
+        expiries: When each token that is not revoked expires, in Unix time.
 
     Raises:
         ValueError: The script has a word that is no fault.
@@ -101,7 +102,7 @@ class FakeSmartcar(LoopbackServer):
         self.url = f"{self.address}/oauth2/token"
         self.api_url = f"{self.address}/v3"
         self.api_statuses: list[int] = []
-        self._expiries: dict[str, float] = {}
+        self.expiries: dict[str, float] = {}
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
         self.faults = deque(faults)
         for fault in self.faults:
@@ -111,11 +112,11 @@ class FakeSmartcar(LoopbackServer):
 
     def revoke(self, access_token: str) -> None:
         """Let the API refuse a token from now on."""
-        del self._expiries[access_token]
+        del self.expiries[access_token]
 
     def _connections(self) -> WerkzeugResponse:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        known = self._expiries.get(token, 0) > time.time()
+        known = self.expiries.get(token, 0) > time.time()
         self.api_statuses.append(200 if known else 401)
         return _json(200, {"data": []}) if known else _error(401, "invalid_token")
 
@@ -142,7 +143,7 @@ class FakeSmartcar(LoopbackServer):
         if (form["client_id"], form["client_secret"]) != (self.client_id, self.client_secret):
             return _error(401, "invalid_client")
         issued = _token_response()
-        self._expiries[str(issued["access_token"])] = time.time() + LIFETIME_SECONDS
+        self.expiries[str(issued["access_token"])] = time.time() + LIFETIME_SECONDS
         return _json(200, issued)
 
     def _timeout(self) -> WerkzeugResponse:

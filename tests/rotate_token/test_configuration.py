@@ -22,34 +22,19 @@ def test_defaults() -> None:
     )
 
 
-def test_arn() -> None:
-    """An ARN names a secret as well as its name does."""
-    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:smartcar/token-Ab12Cd"
-
-    configuration = Configuration.from_environment({**ENVIRONMENT, "TOKEN_SECRET_ID": arn})
-
-    assert configuration.token_secret_id == arn
-
-
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("CREDENTIALS_SECRET_ID", ""),
-        ("CREDENTIALS_SECRET_ID", "two words"),
         ("TOKEN_SECRET_ID", ""),
-        ("TOKEN_SECRET_ID", "smartcar/token\n"),
         ("TOKEN_SECRET_ID", ENVIRONMENT["CREDENTIALS_SECRET_ID"]),
         ("TOKEN_URL", ""),
         ("TOKEN_URL", "iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "https://"),
-        ("TOKEN_URL", "https://user:password@iam.smartcar.com/oauth2/token"),
-        ("TOKEN_URL", "https://iam.smartcar.com/oauth2/token#fragment"),
-        ("TOKEN_URL", "https://iam.smartcar.com/oauth2/ token"),
-        ("TOKEN_URL", "https://iam..smartcar.com/oauth2/token"),
-        ("TOKEN_URL", "https://iam.smartcar.com:port/oauth2/token"),
-        ("TOKEN_URL", "https://iam.smartcar.com:99999/oauth2/token"),
-        ("TOKEN_URL", "https://256.1.1.1/oauth2/token"),
+        ("TOKEN_URL", "https:///oauth2/token"),
         ("TOKEN_URL", "https://[::1/oauth2/token"),
+        ("TOKEN_URL", "https://user:password@iam.smartcar.com/oauth2/token"),
+        ("TOKEN_URL", "http://127.0.0.1\\@iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://127.0.0.1.example.com/oauth2/token"),
         ("TOKEN_URL", "http://10.0.0.1/oauth2/token"),
@@ -75,19 +60,3 @@ def test_malformed(variable: str, value: str) -> None:
 def test_token_url(url: str) -> None:
     """The token endpoint is any https address, or an http one on a loopback address."""
     assert url == Configuration.from_environment({**ENVIRONMENT, "TOKEN_URL": url}).token_url
-
-
-@pytest.mark.parametrize(
-    ("expression", "seconds"),
-    [
-        ("rate(50 minutes)", 3000),
-        ("rate(1 hour)", 3600),
-        ("rate(2 days)", 172800),
-        ("cron(0/30 * * * ? *)", None),
-    ],
-)
-def test_schedule_period(expression: str, seconds: int | None) -> None:
-    """The time between two ticks is known where the schedule is a rate."""
-    environment = {**ENVIRONMENT, "SCHEDULE_EXPRESSION": expression}
-
-    assert Configuration.from_environment(environment).schedule_period_seconds == seconds

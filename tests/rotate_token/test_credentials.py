@@ -10,25 +10,15 @@ CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
 
 
 def test_from_json() -> None:
-    """Credentials are read from a JSON object, and its other keys ignored."""
-    credentials = ClientCredentials.from_json(json.dumps({**CLIENT, "note": "made in May"}), "v1")
+    """Credentials are read from a JSON object; other keys are ignored."""
+    credentials = ClientCredentials.from_json(json.dumps({**CLIENT, "note": "created in May"}))
 
-    assert credentials == ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB", "v1")
-    assert credentials.version_id == "v1"
-
-
-def test_equality() -> None:
-    """Credentials are equal whatever the version of the secret that they come from."""
-    assert ClientCredentials(**CLIENT, version_id="v1") == ClientCredentials(
-        **CLIENT, version_id="v2"
-    )
+    assert credentials == ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB")
 
 
 def test_repr() -> None:
-    """The client secret does not show."""
-    credentials = ClientCredentials(**CLIENT, version_id="v1")
-
-    assert repr(credentials) == "ClientCredentials(client_id='client_8f3b1c6e', version_id='v1')"
+    """The client secret is hidden from the repr."""
+    assert repr(ClientCredentials(**CLIENT)) == "ClientCredentials(client_id='client_8f3b1c6e')"
 
 
 @pytest.mark.parametrize(
@@ -36,9 +26,9 @@ def test_repr() -> None:
     ["", "client_8f3b1c6e:kYz7Q2vXw9Lr4TnB", "[]", "null", '"kYz7Q2vXw9Lr4TnB"', "[" * 10**5],
 )
 def test_no_object(document: str) -> None:
-    """What is not a JSON object is refused, without a word of its content."""
+    """A value that is not a JSON object is rejected without showing any of it."""
     with pytest.raises(ValueError, match="^it is not a JSON object$") as raised:
-        ClientCredentials.from_json(document, "v1")
+        ClientCredentials.from_json(document)
 
     assert raised.value.__context__ is None
 
@@ -48,8 +38,8 @@ def test_no_object(document: str) -> None:
     "value", [None, "", 12345678, ["kYz7Q2vXw9Lr4TnB"], "kYz7Q2 \n", "kYz7Q2\u00e9"]
 )
 def test_unusable(key: str, value: object) -> None:
-    """A key that is missing or unusable is named, and its value not shown."""
+    """A missing or unusable key is named, and its value is not shown."""
     with pytest.raises(ValueError, match=f"^its {key} ") as raised:
-        ClientCredentials.from_json(json.dumps({**CLIENT, key: value}), "v1")
+        ClientCredentials.from_json(json.dumps({**CLIENT, key: value}))
 
     assert "kYz7Q2" not in str(raised.value)

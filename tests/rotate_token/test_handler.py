@@ -11,7 +11,7 @@ import pytest
 
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
-from local.fakes.smartcar import FakeSmartcar
+from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token.errors import (
     ConfigurationError,
     CredentialsError,
@@ -20,12 +20,8 @@ from rotate_token.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from local.fakes.secrets_manager import FakeSecretsManager
-    from rotate_token.rotation import Result
-
-    Invoke = Callable[..., Result]
+    from tests.samples import Invoke
 
 SCHEDULED = {"source": "aws.scheduler", "detail": "{}"}
 
@@ -48,8 +44,13 @@ def metrics(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
     return flushed
 
 
+def warnings(lines: list[dict[str, Any]]) -> list[str]:
+    """Return the messages of the warnings."""
+    return [line["message"] for line in lines if line.get("level") == "WARNING"]
+
+
 def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
-    """A rotation is told by the result, by metrics and by a log line with the request id."""
+    """A rotation is reported by the result, a metric and a log line with the request id."""
     context = LocalContext(900)
 
     result = invoke(SCHEDULED, context)
@@ -57,11 +58,11 @@ def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
     lines = output(capsys)
     assert result["status"] == "rotated"
     assert result["reason"] == "missing"
-    assert metrics(lines) == [{"TokenRotated": 1, "TokenLifetimeSeconds": 3600}]
+    assert metrics(lines) == [{"TokenRotated": 1}]
     assert lines[-1]["level"] == "INFO"
     assert lines[-1]["message"] == "Token rotated"
     assert lines[-1]["function_request_id"] == context.aws_request_id
-    assert re.fullmatch(r"[0-9-]{10}T[0-9:.]{12}\+00:00", lines[-1]["timestamp"])  # RFC 3339
+    assert re.fullmatch(r"[0-9-]{10}T[0-9:.]{12}[+-]\d\d:\d\d", lines[-1]["timestamp"])  # RFC 3339
     assert result.items() <= lines[-1].items()
 
 
@@ -75,11 +76,11 @@ def test_skipped(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
     lines = output(capsys)
     assert result["status"] == "skipped"
     assert metrics(lines) == [{"RotationSkipped": 1}]
-    assert lines[-1]["message"] == "Rotation skipped, the token is fresh"
+    assert lines[-1]["message"] == "Rotation skipped: the token is still fresh"
 
 
 def test_forced(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
-    """A forced run replaces a fresh token, and tells how much life that had left."""
+    """A forced run replaces a fresh token, and reports the lifetime that it had left."""
     invoke()
     output(capsys)
 
@@ -87,13 +88,13 @@ def test_forced(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
 
     (flushed,) = metrics(output(capsys))
     assert result["reason"] == "forced"
-    assert flushed.keys() == {"TokenRotated", "TokenLifetimeSeconds", "SecondsLeftOnOldToken"}
+    assert flushed.keys() == {"TokenRotated", "SecondsLeftOnOldToken"}
     assert 3590 <= flushed["SecondsLeftOnOldToken"] <= 3600
 
 
 @pytest.mark.parametrize("event", [None, [], "force", {"force": False}, {"force": "true"}])
 def test_any_event(invoke: Invoke, event: object) -> None:
-    """Any other event rotates only what is due."""
+    """Any other event rotates only a token that is due."""
     assert invoke(event)["reason"] == "missing"
     assert invoke(event)["reason"] == "fresh"
 
@@ -101,38 +102,39 @@ def test_any_event(invoke: Invoke, event: object) -> None:
 def test_failed_attempts(
     invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each failed attempt is a metric and a warning, at once."""
+    """Each failed attempt is logged and counted before the next one begins."""
     endpoint.faults.extend(["503", "html"])
 
     invoke()
 
     lines = output(capsys)
-    assert [set(flushed) for flushed in metrics(lines)] == [
-        {"TokenRequestFailed"},
-        {"TokenRequestFailed"},
-        {"TokenRotated", "TokenLifetimeSeconds"},
-    ]
-    warnings = [line["message"] for line in lines if line.get("level") == "WARNING"]
-    assert len(warnings) == 2
-    failure = f"Token request failed: {endpoint.url} answered"
-    assert warnings[0].startswith(f"{failure} 503 temporarily_unavailable; attempt 2 is in ")
-    assert warnings[1].startswith(f"{failure} 200 with something else than JSON; attempt 3 is in ")
+    assert ["_aws" in line for line in lines] == [False, True, False, True, True, False]
+    assert metrics(lines) == [{"AttemptFailed": 1}, {"AttemptFailed": 1}, {"TokenRotated": 1}]
+    failure = f"Attempt failed: {endpoint.url} answered"
+    first, second = warnings(lines)
+    assert first.startswith(f"{failure} 503 temporarily_unavailable; retrying in ")
+    assert first.endswith(" s (attempt 2)")
+    assert second.startswith(f"{failure} 200 with something other than a JSON object; retrying in ")
 
 
 def test_failed_run(
     invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run that fails raises, and counts its last attempt as well."""
-    endpoint.faults.append("401")
+    """A run that fails raises, and reports its last attempt as well."""
+    endpoint.faults.append("400")
 
     with pytest.raises(TokenRequestRefusedError):
         invoke()
 
-    assert metrics(output(capsys)) == [{"TokenRequestFailed": 1}]
+    lines = output(capsys)
+    assert metrics(lines) == [{"AttemptFailed": 1}]
+    assert warnings(lines) == [
+        f"Attempt failed: {endpoint.url} answered 400 invalid_request; giving up"
+    ]
 
 
 def test_no_time(invoke: Invoke, endpoint: FakeSmartcar) -> None:
-    """A run that has little time left makes one attempt."""
+    """A run with little time left makes one attempt."""
     endpoint.faults.extend(["503", "503"])
 
     with pytest.raises(TokenEndpointUnavailableError):
@@ -147,14 +149,15 @@ def test_no_credentials(
     endpoint: FakeSmartcar,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A run without usable credentials raises, and counts no attempt, since none was made."""
-    secrets_manager.client.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretString="{}")
+    """A run without usable credentials raises, and its failed attempt is counted."""
+    for _ in range(2):
+        secrets_manager.client.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretString="{}")
 
     with pytest.raises(CredentialsError):
         invoke()
 
     assert endpoint.requests == []
-    assert output(capsys) == []
+    assert metrics(output(capsys)) == [{"AttemptFailed": 1}]
 
 
 def test_unreadable_token(
@@ -170,58 +173,58 @@ def test_unreadable_token(
 
     warning = output(capsys)[0]
     assert warning["level"] == "WARNING"
-    assert warning["message"].startswith(f"Secret {TOKEN_SECRET_ID} holds no published token")
+    assert warning["message"].startswith(f"Secret {TOKEN_SECRET_ID} does not hold a token")
     assert warning["function_request_id"] == context.aws_request_id
 
 
+@pytest.mark.parametrize("value", ['{"client_id": "client_8f3b1c6e"}', None])
 def test_fallback(
-    invoke: Invoke, secrets_manager: FakeSecretsManager, capsys: pytest.CaptureFixture[str]
+    value: str | None,
+    invoke: Invoke,
+    secrets_manager: FakeSecretsManager,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A token that was got with the previous credentials is an error in the log, and a metric."""
+    """Falling back to the previous credentials is an error in the log, and a metric."""
     mistyped = {"client_id": FakeSmartcar.client_id, "client_secret": "mistyped"}
     secrets_manager.client.put_secret_value(
-        SecretId=CREDENTIALS_SECRET_ID, SecretString=json.dumps(mistyped)
+        SecretId=CREDENTIALS_SECRET_ID, SecretString=value or json.dumps(mistyped)
     )
 
     result = invoke()
 
     lines = output(capsys)
     assert result["credentials"] == "previous"
-    assert metrics(lines) == [
-        {"TokenRequestFailed": 1},
-        {"TokenRotated": 1, "TokenLifetimeSeconds": 3600, "CredentialsFallback": 1},
-    ]
+    assert metrics(lines) == [{"AttemptFailed": 1}, {"TokenRotated": 1, "CredentialsFallback": 1}]
+    assert warnings(lines)[0].endswith("; trying the previous credentials")
     (error,) = [line["message"] for line in lines if line.get("level") == "ERROR"]
-    assert error.startswith("The endpoint refuses the current client credentials")
+    assert error.startswith("The current client credentials are rejected or unusable")
 
 
-@pytest.mark.parametrize(
-    ("schedule", "warned"),
-    [("rate(59 minutes)", False), ("rate(1 hour)", True), ("cron(0 * * * ? *)", False)],
-)
-def test_short_life(
-    schedule: str,
+@pytest.mark.parametrize(("expires_in", "warned"), [(3600, False), (3599, True)])
+def test_short_lifetime(
+    expires_in: int,
     warned: bool,  # noqa: FBT001 (a parameter of the test)
     invoke: Invoke,
-    monkeypatch: pytest.MonkeyPatch,
+    endpoint: FakeSmartcar,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A token that does not live until the next tick is published and warned about."""
-    monkeypatch.setenv("SCHEDULE_EXPRESSION", schedule)
+    """A token with a shorter lifetime than documented is published with a warning."""
+    token = {"access_token": "eyJhbGciOi", "token_type": "bearer", "expires_in": expires_in}
+    endpoint.faults.append(Answer(200, json.dumps(token).encode()))
 
-    assert invoke()["status"] == "rotated"
+    assert invoke()["expires_in"] == expires_in
 
-    warnings = [line["message"] for line in output(capsys) if line.get("level") == "WARNING"]
     message = (
-        "The token lives for 3600 s, and the next is due in 3600 s; shorten ScheduleExpression"
+        "The token is valid for 3599 s only, not for the documented 3600 s; "
+        "check that ScheduleExpression is shorter"
     )
-    assert warnings == ([message] if warned else [])
+    assert warnings(output(capsys)) == ([message] if warned else [])
 
 
 def test_no_debug_lines(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The clients write no DEBUG line, whatever the level of their loggers."""
+    """The AWS and HTTP clients write no DEBUG line, whatever the level of their loggers."""
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", "DEBUG")
     names = ("", "boto3", "botocore", "botocore.endpoint", "urllib3", "httpx", "httpcore")
     for name in names:

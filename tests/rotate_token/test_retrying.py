@@ -1,26 +1,27 @@
-"""Retrying, with a clock that only waiting moves."""
+"""Retrier, with a clock that only waiting moves."""
 
 from __future__ import annotations
 
 import pytest
 
 from rotate_token.errors import (
-    TemporaryTokenRequestError,
+    RotationError,
+    SecretsManagerUnavailableError,
     TokenEndpointUnavailableError,
     TokenRequestRefusedError,
 )
-from rotate_token.retrying import retry
+from rotate_token.retrying import Retrier
 
 
 class Timeline:
-    """A clock, what waits on it, and an attempt that fails as the script says."""
+    """A clock, what waits on it, and an attempt that fails as scripted."""
 
     def __init__(self, *failures: Exception) -> None:
         self.now = 1_800_000_000.0
         self.failures = list(failures)
         self.attempts = 0
         self.waits: list[float] = []
-        self.told: list[tuple[TemporaryTokenRequestError, int, float]] = []
+        self.reported: list[tuple[RotationError, str]] = []
 
     def sleep(self, seconds: float) -> None:
         """Move the clock."""
@@ -28,42 +29,42 @@ class Timeline:
         self.now += seconds
 
     def attempt(self) -> str:
-        """Fail, or succeed when the script is through."""
+        """Fail, or succeed at the end of the script."""
         self.attempts += 1
         if self.failures:
             raise self.failures.pop(0)
         return "a token"
 
-    def retry(self, for_seconds: float = 900) -> str:
-        """Retry the attempt for so long."""
-        return retry(
-            self.attempt,
+    def call(self, for_seconds: float = 900) -> str:
+        """Retry the attempt for the given number of seconds."""
+        return Retrier(
             until=self.now + for_seconds,
-            before_wait=lambda *failure: self.told.append(failure),
+            on_failed_attempt=lambda *report: self.reported.append(report),
             clock=lambda: self.now,
             sleep=self.sleep,
-        )
+        ).call(self.attempt)
 
 
-def unavailable(retry_after_seconds: float | None = None) -> TokenEndpointUnavailableError:
+def unavailable(retry_after_seconds: float = 0) -> TokenEndpointUnavailableError:
     """Make an error that may pass."""
     return TokenEndpointUnavailableError("It answered 503", "wait", retry_after_seconds)
 
 
 def test_success() -> None:
-    """What succeeds at once is not waited for."""
+    """An attempt that succeeds is neither repeated nor reported."""
     timeline = Timeline()
 
-    assert timeline.retry() == "a token"
+    assert timeline.call() == "a token"
     assert timeline.attempts == 1
     assert timeline.waits == []
+    assert timeline.reported == []
 
 
 def test_backoff() -> None:
     """Waits are random, up to a bound that doubles from 1 s to 30 s."""
     runs = [Timeline(*(unavailable() for _ in range(8))) for _ in range(200)]
     for timeline in runs:
-        timeline.retry()
+        timeline.call()
 
     for n, bound in enumerate([1, 2, 4, 8, 16, 30, 30, 30]):
         waits = [timeline.waits[n] for timeline in runs]
@@ -72,45 +73,51 @@ def test_backoff() -> None:
         assert min(waits) < 0.2 * bound
 
 
-def test_before_wait() -> None:
-    """Each failure that is followed by another attempt is told, with its number and the wait."""
-    failures = unavailable(), unavailable()
+def test_reports() -> None:
+    """Each failed attempt is reported with what follows, the last one too."""
+    failures = (
+        unavailable(retry_after_seconds=7),
+        SecretsManagerUnavailableError("It did not answer", "wait"),
+        TokenRequestRefusedError("It answered 404", "correct it"),
+    )
     timeline = Timeline(*failures)
 
-    timeline.retry()
+    with pytest.raises(TokenRequestRefusedError):
+        timeline.call()
 
-    assert timeline.told == [
-        (failures[0], 1, timeline.waits[0]),
-        (failures[1], 2, timeline.waits[1]),
+    assert timeline.reported == [
+        (failures[0], "retrying in 7.0 s (attempt 2)"),
+        (failures[1], f"retrying in {timeline.waits[1]:.1f} s (attempt 3)"),
+        (failures[2], "giving up"),
     ]
 
 
 def test_retry_after() -> None:
-    """An endpoint that says when to come back is not asked earlier."""
+    """An endpoint is not asked again before the time that it asked for."""
     timeline = Timeline(unavailable(retry_after_seconds=77.0))
 
-    timeline.retry()
+    timeline.call()
 
     assert timeline.waits == [77.0]
 
 
 def test_permanent_error() -> None:
-    """An error that does not pass is left through at once."""
-    timeline = Timeline(TokenRequestRefusedError("It answered 401", "mend it"))
+    """An error that does not pass is raised at once."""
+    timeline = Timeline(TokenRequestRefusedError("It answered 400", "correct it"))
 
     with pytest.raises(TokenRequestRefusedError):
-        timeline.retry()
+        timeline.call()
 
     assert timeline.attempts == 1
 
 
 def test_no_time_left() -> None:
-    """The last error is raised as soon as no other attempt can begin in time."""
+    """The last error is raised as soon as no further attempt can begin in time."""
     timeline = Timeline(*(unavailable() for _ in range(1000)))
     started_at = timeline.now
 
     with pytest.raises(TokenEndpointUnavailableError):
-        timeline.retry(for_seconds=600)
+        timeline.call(for_seconds=600)
 
     assert timeline.attempts > 20
     assert 570 - 1 < timeline.now - started_at < 600
@@ -121,11 +128,11 @@ def test_retry_after_the_end() -> None:
     timeline = Timeline(unavailable(retry_after_seconds=900.0))
 
     with pytest.raises(TokenEndpointUnavailableError):
-        timeline.retry(for_seconds=600)
+        timeline.call(for_seconds=600)
 
     assert timeline.waits == []
 
 
 def test_first_attempt() -> None:
-    """However late it is, one attempt is made."""
-    assert Timeline().retry(for_seconds=-1) == "a token"
+    """One attempt is made even if the time is over."""
+    assert Timeline().call(for_seconds=-1) == "a token"
