@@ -1,485 +1,458 @@
-"""
-The stack, deployed for real into an embedded AWS, and the built package run as it was deployed.
-
-Two stacks stand side by side there: one with the default parameters, one with every parameter set.
-"""
+"""The template: what a stack has, what its role allows, and when its alarms fire."""
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import json
 import operator
+import re
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import boto3
 import pytest
-from moto import mock_aws
 
-from local.cloudformation import deploy, to_cloudformation
-from local.fakes.lambda_runtime import FunctionError, LambdaRuntime
-from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.lambda_runtime import HANDLER, MEMORY_MB, FunctionError, LambdaRuntime
+from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
+from rotate_token.configuration import SMARTCAR_TOKEN_URL, Configuration
+from tests.samples import PROJECT
+from tests.stack import (
+    CREDENTIALS_SECRET_ARN,
+    TOKEN_SECRET_ARN,
+    Stack,
+    transformed_template,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
-pytestmark = pytest.mark.xdist_group("package")
-
-PROJECT = Path(__file__).parents[1]
 KEYS = {
     "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d",
     "CredentialsKmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/4e5f6a7b",
 }
 CONSUMERS = ["arn:aws:iam::111122223333:root", "arn:aws:iam::444455556666:role/reader"]
-EVERY_PARAMETER = {
-    **KEYS,
-    "TokenUrl": "https://login.example.com/oauth2/token",
-    "ScheduleExpression": "rate(30 minutes)",
-    "AlarmEmail": "on-call@example.com",
-    "OverdueMinutes": "35",
-    "LogLevel": "WARNING",
-    "LogRetentionDays": "90",
-    "ConsumerPrincipalArns": ",".join(CONSUMERS),
-    "ReplicaRegion": "eu-west-1",
-}
-CREDENTIALS = {
-    "client_id": FakeSmartcar.client_id,
-    "client_secret": FakeSmartcar.client_secret,
-}
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A deployed stack: what AWS says of it."""
-
-    name: str
-    outputs: dict[str, str]
-    resources: dict[str, str]
-    function: dict[str, Any]
-    role: list[dict[str, Any]]
-    reader: list[dict[str, Any]]
-    secret: dict[str, Any]
-    secret_policy: dict[str, Any]
-    schedule: dict[str, Any]
-    event_invoke_config: dict[str, Any]
-    alarms: dict[str, dict[str, Any]]
-    dashboard: dict[str, Any]
-    log_group: dict[str, Any]
-    subscriptions: list[dict[str, Any]]
-
-
-def describe(name: str, outputs: dict[str, str], resources: dict[str, str]) -> Stack:
-    """Ask each service for what was deployed."""
-    iam, secrets = boto3.client("iam"), boto3.client("secretsmanager")
-    cloudwatch, functions = boto3.client("cloudwatch"), boto3.client("lambda")
-    role = resources["RotateTokenRole"]
-    reader = outputs["TokenReaderPolicyArn"]
-    secret_id = outputs["TokenSecretName"]
-    alarms = cloudwatch.describe_alarms(AlarmNamePrefix=name)["MetricAlarms"]
-    logical_ids = {physical: logical for logical, physical in resources.items()}
-    return Stack(
-        name=name,
-        outputs=outputs,
-        resources=resources,
-        function=dict(
-            functions.get_function_configuration(FunctionName=resources["RotateTokenFunction"])
-        ),
-        role=[
-            statement
-            for policy in ("code", "platform")
-            # moto keeps the document of a role's own policy as Python writes it.
-            for statement in ast.literal_eval(
-                str(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
-            )["Statement"]
-        ],
-        reader=json.loads(
-            json.dumps(
-                iam.get_policy_version(PolicyArn=reader, VersionId="v1")["PolicyVersion"][
-                    "Document"
-                ]
-            )
-        )["Statement"],
-        secret=dict(secrets.describe_secret(SecretId=secret_id)),
-        secret_policy=json.loads(
-            secrets.get_resource_policy(SecretId=secret_id).get("ResourcePolicy") or "{}"
-        ),
-        schedule=dict(
-            boto3.client("scheduler").get_schedule(Name=resources["RotateTokenFunctionSchedule"])
-        ),
-        event_invoke_config=dict(
-            functions.get_function_event_invoke_config(
-                FunctionName=resources["RotateTokenFunction"]
-            )
-        ),
-        alarms={logical_ids[alarm["AlarmName"]]: dict(alarm) for alarm in alarms},
-        dashboard=json.loads(
-            cloudwatch.get_dashboard(DashboardName=resources["TokenDashboard"])["DashboardBody"]
-        ),
-        log_group=dict(
-            boto3.client("logs").describe_log_groups(
-                logGroupNamePrefix=resources["RotateTokenLogGroup"]
-            )["logGroups"][0]
-        ),
-        subscriptions=[
-            dict(subscription)
-            for subscription in boto3.client("sns").list_subscriptions_by_topic(
-                TopicArn=resources["AlarmTopic"]
-            )["Subscriptions"]
-        ],
-    )
-
-
-@pytest.fixture(scope="module")
-def stacks(package: Path) -> dict[str, Stack]:
-    """Two stacks in one account and region; what they hold stays for the tests of this file."""
-    aws = mock_aws()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        aws.start()
-        template = to_cloudformation(package.parent / "template.yaml")
-        secret = boto3.client("secretsmanager").create_secret(
-            Name="smartcar/client-credentials", SecretString=json.dumps(CREDENTIALS)
-        )
-        described = {
-            name: describe(
-                name,
-                *deploy(name, template, {**parameters, "CredentialsSecretArn": secret["ARN"]}),
-            )
-            for name, parameters in {"plain": {}, "full": EVERY_PARAMETER}.items()
-        }
-        aws.stop(remove_data=False)
-    return described
-
-
-@dataclass(frozen=True)
-class Runs:
-    """What runs on all paths did: calls of Secrets Manager, and metrics."""
-
-    statuses: list[str]
-    read: AccessToken
-    calls: set[tuple[str, str]]
-    metrics: set[tuple[str, str, frozenset[tuple[str, str]]]]
-
-
-@pytest.fixture(scope="module")
-def runs(stacks: dict[str, Stack], package: Path) -> Runs:
-    """Run the package with the configuration of the deployed function, on every path there is."""
-    plain = stacks["plain"]
-    variables = plain.function["Environment"]["Variables"]
-    with FakeSmartcar() as endpoint, FakeSecretsManager() as secrets_manager:
-        with LambdaRuntime(
-            package,
-            {**secrets_manager.environment, **variables, "TOKEN_URL": endpoint.url},
-            plain.function["Timeout"],
-            plain.function["Handler"],
-        ) as function:
-            statuses = [function.invoke(event)["status"] for event in ({}, {}, {"force": True})]
-            read = AccessToken.from_json(
-                secrets_manager.client.get_secret_value(SecretId=plain.outputs["TokenSecretName"])[
-                    "SecretString"
-                ]
-            )
-            endpoint.faults.append("400")
-            with suppress(FunctionError):
-                statuses.append(function.invoke({"force": True})["status"])
-            secrets_manager.client.put_secret_value(
-                SecretId=variables["CREDENTIALS_SECRET_ID"],
-                SecretString=json.dumps({**CREDENTIALS, "client_secret": "mistyped"}),
-            )
-            own_calls = {
-                ("PutSecretValue", variables["CREDENTIALS_SECRET_ID"]),
-                ("GetSecretValue", plain.outputs["TokenSecretName"]),
-            }
-            statuses.append(function.invoke({"force": True})["credentials"])
-            lines = [json.loads(line) for line in function.output.splitlines()]
-        calls = set(secrets_manager.calls) - own_calls
-    emitted = set()
-    for line in lines:
-        for definition in line.get("_aws", {}).get("CloudWatchMetrics", []):
-            for names in definition["Dimensions"]:
-                dimensions = frozenset((name, line[name]) for name in names)
-                for metric in definition["Metrics"]:
-                    emitted.add((definition["Namespace"], metric["Name"], dimensions))
-    return Runs(statuses, read, calls, emitted)
-
-
-def test_runs(runs: Runs) -> None:
-    """The deployed function rotates the deployed secret, and a reader finds the token there."""
-    assert runs.statuses == ["rotated", "skipped", "rotated", "previous"]
-    assert runs.read.expires_in == 3600
-
-
-def test_least_privilege(stacks: dict[str, Stack], runs: Runs) -> None:
-    """The role allows the calls that were made on all paths, and no other."""
-    allowed = {
-        (action.removeprefix("secretsmanager:"), statement["Resource"])
-        for statement in stacks["plain"].role
-        for action in actions(statement)
-        if action.startswith("secretsmanager:")
+PLAIN = Stack({})
+FULL = Stack(
+    {
+        **KEYS,
+        "TokenUrl": "https://login.example.com/oauth2/token",
+        "ScheduleExpression": "rate(30 minutes)",
+        "AlarmEmail": "on-call@example.com",
+        "OverdueMinutes": "35",
+        "Dashboard": "false",
+        "LogLevel": "WARNING",
+        "LogRetentionDays": "90",
+        "ConsumerPrincipalArns": ",".join(CONSUMERS),
+        "ReplicaRegion": "eu-west-1",
     }
+)
+READ = ["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"]
+RUNBOOK = (PROJECT / "docs" / "operations.md").read_text()
 
-    assert allowed == runs.calls
+
+def statements(stack: Stack) -> list[dict[str, Any]]:
+    """Return the statements of the function's role."""
+    policies = stack.properties("RotateTokenRole")["Policies"]
+    return [s for policy in policies for s in policy["PolicyDocument"]["Statement"]]
 
 
-def actions(statement: Mapping[str, Any]) -> list[str]:
+def allowed(stack: Stack) -> set[tuple[str, str]]:
+    """Return the actions of the function's role, each with its resource."""
+    return {(action, s["Resource"]) for s in statements(stack) for action in actions(s)}
+
+
+def actions(statement: dict[str, Any]) -> list[str]:
     """Return the actions of a statement, which may be one."""
     action = statement["Action"]
-    return [action] if isinstance(action, str) else list(action)
+    return [action] if isinstance(action, str) else action
 
 
-def test_role_beside_the_code(stacks: dict[str, Stack]) -> None:
-    """What else the role allows, the platform does: logs, the failed event, traces."""
-    plain = stacks["plain"]
-    rest = {
-        (action, statement["Resource"])
-        for statement in plain.role
-        for action in actions(statement)
-        if not action.startswith("secretsmanager:")
+class Runs(NamedTuple):
+    """What runs on all paths did: calls of Secrets Manager, and metrics with their dimensions."""
+
+    statuses: list[str]
+    calls: set[tuple[str, str]]
+    metrics: set[tuple[str, str, str]]
+
+
+@pytest.fixture(scope="module")
+def runs(package: Path) -> Runs:
+    """Run the package with the environment that the template gives it, on every path there is."""
+    with FakeSmartcar() as endpoint, FakeSecretsManager() as aws:
+        aws.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
+        arns = {
+            aws.client.describe_secret(SecretId=name)["ARN"]: arn
+            for name, arn in (
+                (CREDENTIALS_SECRET_ID, CREDENTIALS_SECRET_ARN),
+                (TOKEN_SECRET_ID, TOKEN_SECRET_ARN),
+            )
+        }
+        credentials_arn, token_arn = arns
+        stack = Stack({"CredentialsSecretArn": credentials_arn}, token_secret_arn=token_arn)
+        function = stack.properties("RotateTokenFunction")
+        variables = function["Environment"]["Variables"]
+        mistyped = {"client_id": FakeSmartcar.client_id, "client_secret": "mistyped"}
+        with LambdaRuntime(
+            package,
+            {**aws.environment, **variables, "TOKEN_URL": endpoint.url},
+            function["Timeout"],
+            function["Handler"],
+        ) as runtime:
+            statuses = [runtime.invoke(event)["status"] for event in ({}, {}, {"force": True})]
+            endpoint.faults.append("400")
+            with suppress(FunctionError):
+                statuses.append(runtime.invoke({"force": True})["status"])
+            aws.client.put_secret_value(
+                SecretId=CREDENTIALS_SECRET_ID, SecretString=json.dumps(mistyped)
+            )
+            statuses.append(runtime.invoke({"force": True})["credentials"])
+            lines = [json.loads(line) for line in runtime.output.splitlines()]
+        assert AccessToken.from_json(aws.published()).expires_in == 3600
+    calls = {(operation, arns[secret]) for operation, secret in aws.calls if secret in arns}
+    metrics = {
+        (definition["Namespace"], metric["Name"], f"{dimension}={line[dimension]}")
+        for line in lines
+        for definition in line.get("_aws", {}).get("CloudWatchMetrics", [])
+        for (dimension,) in definition["Dimensions"]
+        for metric in definition["Metrics"]
     }
+    return Runs(statuses, calls, metrics)
 
-    log_group = f"arn:aws:logs:us-east-1:123456789012:log-group:{plain.log_group['logGroupName']}"
-    assert {(action, resource.removesuffix(":*")) for action, resource in rest} == {
-        ("logs:CreateLogStream", log_group),
-        ("logs:PutLogEvents", log_group),
-        ("sns:Publish", plain.outputs["AlarmTopicArn"]),
+
+@pytest.mark.xdist_group("package")
+def test_runs(runs: Runs) -> None:
+    """With the template's environment, runs rotate, skip, and fall back."""
+    assert runs.statuses == ["rotated", "skipped", "rotated", "previous"]
+
+
+@pytest.mark.xdist_group("package")
+def test_least_privilege(runs: Runs) -> None:
+    """In Secrets Manager, the role allows the calls that were made on all paths, and no other."""
+    of_secrets = {pair for pair in allowed(PLAIN) if pair[0].startswith("secretsmanager:")}
+
+    assert of_secrets == {(f"secretsmanager:{call}", arn) for call, arn in runs.calls}
+
+
+def test_role_of_the_platform() -> None:
+    """Beyond Secrets Manager, the role allows what Lambda does for the function, and no more."""
+    assert {pair for pair in allowed(PLAIN) if not pair[0].startswith("secretsmanager:")} == {
+        ("logs:CreateLogStream", "RotateTokenLogGroup.Arn"),
+        ("logs:PutLogEvents", "RotateTokenLogGroup.Arn"),
+        ("sns:Publish", "AlarmTopic"),
         ("xray:PutTelemetryRecords", "*"),
         ("xray:PutTraceSegments", "*"),
     }
 
 
-def test_keys(stacks: dict[str, Stack]) -> None:
-    """Keys of one's own may be used through Secrets Manager only; without any, none may."""
-    full = stacks["full"]
+def test_keys() -> None:
+    """Customer managed keys may be used through Secrets Manager only."""
     via = {"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"}}
-    statements = [s for s in full.role if "kms" in str(s["Action"])]
 
-    assert full.secret["KmsKeyId"] == KEYS["KmsKeyArn"]
-    assert [(actions(s), s["Resource"], s["Condition"]) for s in statements] == [
+    assert FULL.properties("TokenSecret")["KmsKeyId"] == KEYS["KmsKeyArn"]
+    assert [
+        (actions(s), s["Resource"], s["Condition"]) for s in statements(FULL) if "kms" in str(s)
+    ] == [
         (["kms:Decrypt", "kms:GenerateDataKey"], KEYS["KmsKeyArn"], via),
         (["kms:Decrypt"], KEYS["CredentialsKmsKeyArn"], via),
     ]
-    assert "kms" not in str(stacks["plain"].role)
+    assert "kms" not in str(statements(PLAIN))
 
 
-def test_readers(stacks: dict[str, Stack]) -> None:
-    """The reader policy reads the token, and decrypts it where it has a key of its own."""
-    read = ["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"]
-    plain, full = stacks["plain"], stacks["full"]
+def test_readers() -> None:
+    """The reader policy covers the secret, its replica and its key."""
+    plain, full = (
+        [(actions(s), s["Resource"]) for s in policy["PolicyDocument"]["Statement"]]
+        for stack in (PLAIN, FULL)
+        for policy in [stack.properties("TokenReaderPolicy")]
+    )
 
-    assert [(actions(s), s["Resource"]) for s in plain.reader] == [
-        (read, plain.outputs["TokenSecretArn"])
-    ]
-    assert [(actions(s), s["Resource"]) for s in full.reader] == [
-        (read, full.outputs["TokenSecretArn"]),
+    assert plain == [(READ, [TOKEN_SECRET_ARN])]
+    assert full == [
+        (READ, [TOKEN_SECRET_ARN, TOKEN_SECRET_ARN.replace("us-east-1", "eu-west-1")]),
         (["kms:Decrypt"], KEYS["KmsKeyArn"]),
     ]
 
 
-def test_consumers(stacks: dict[str, Stack]) -> None:
-    """Consumers that are named may read the token, by a policy of the secret; nobody else."""
-    (statement,) = stacks["full"].secret_policy["Statement"]
+def test_consumers() -> None:
+    """Other principals that are named may read the token by a policy of the secret; nobody else."""
+    policy = FULL.properties("TokenSecretPolicy")
+    (statement,) = policy["ResourcePolicy"]["Statement"]
 
-    assert stacks["plain"].secret_policy == {}
+    assert "TokenSecretPolicy" not in PLAIN.resources
+    assert policy["SecretId"] == TOKEN_SECRET_ARN
+    assert policy["BlockPublicPolicy"] is True
     assert statement["Principal"] == {"AWS": CONSUMERS}
-    assert actions(statement) == ["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"]
+    assert actions(statement) == READ
 
 
-def test_side_by_side(stacks: dict[str, Stack]) -> None:
-    """Two stacks share no resource."""
-    plain, full = (set(stack.resources.values()) for stack in stacks.values())
+def test_schedule() -> None:
+    """Each event of the schedule reaches the function, a queue or a person."""
+    for stack, expression in ((PLAIN, "rate(50 minutes)"), (FULL, "rate(30 minutes)")):
+        schedule = stack.properties("RotateTokenFunctionSchedule")
+        target = schedule["Target"]
+        invocation = stack.properties("RotateTokenFunctionEventInvokeConfig")
 
-    assert not plain & full
-
-
-def test_schedule(stacks: dict[str, Stack]) -> None:
-    """The schedule as deployed, and what happens to a tick or a run that fails."""
-    for stack, expression in zip(
-        stacks.values(), ("rate(50 minutes)", "rate(30 minutes)"), strict=True
-    ):
-        target = stack.schedule["Target"]
-        queue = target["DeadLetterConfig"]["Arn"].rpartition(":")[2]
-        on_failure = stack.event_invoke_config["DestinationConfig"]["OnFailure"]
-
-        assert stack.schedule["ScheduleExpression"] == expression
-        assert stack.schedule["ScheduleExpressionTimezone"] == "UTC"
-        assert stack.schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
-        assert target["Arn"] == stack.function["FunctionArn"]
-        assert target["RetryPolicy"] == {
-            "MaximumEventAgeInSeconds": 2940,
-            "MaximumRetryAttempts": 185,
-        }
+        assert schedule["ScheduleExpression"] == expression
+        assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+        assert "Name" not in schedule
+        assert target["Arn"] == "RotateTokenFunction.Arn"
+        assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 2940
+        assert target["DeadLetterConfig"] == {"Arn": "UndeliveredQueue.Arn"}
         assert "Input" not in target
-        assert stack.resources["UndeliveredQueue"].endswith(f"/{queue}")
-        assert stack.event_invoke_config["MaximumEventAgeInSeconds"] == 2940
-        assert stack.event_invoke_config["MaximumRetryAttempts"] == 2
-        assert on_failure == {"Destination": stack.outputs["AlarmTopicArn"]}
+        assert invocation["MaximumEventAgeInSeconds"] == 2940
+        assert invocation["MaximumRetryAttempts"] == 2
+        assert invocation["DestinationConfig"]["OnFailure"] == {"Destination": "AlarmTopic"}
 
 
-def test_options(stacks: dict[str, Stack]) -> None:
-    """The other parameters arrive where they belong."""
-    plain, full = stacks["plain"], stacks["full"]
-    variables = full.function["Environment"]["Variables"]
+def test_parameters_arrive() -> None:
+    """Each parameter has its effect."""
+    variables = FULL.properties("RotateTokenFunction")["Environment"]["Variables"]
+    settings = {field.name.upper() for field in dataclasses.fields(Configuration)}
 
-    assert variables["TOKEN_URL"] == EVERY_PARAMETER["TokenUrl"]
+    assert {name for name in variables if not name.startswith("POWERTOOLS_")} == settings
+    assert variables["TOKEN_URL"] == "https://login.example.com/oauth2/token"
     assert variables["POWERTOOLS_LOG_LEVEL"] == "WARNING"
-    assert (plain.log_group["retentionInDays"], full.log_group["retentionInDays"]) == (30, 90)
-    assert plain.alarms["TokenOverdueAlarm"]["EvaluationPeriods"] == 55
-    assert full.alarms["TokenOverdueAlarm"]["EvaluationPeriods"] == 35
-    assert plain.subscriptions == []
-    assert [(s["Protocol"], s["Endpoint"]) for s in full.subscriptions] == [
-        ("email", "on-call@example.com")
-    ]
-    assert "ReplicationStatus" not in plain.secret
-    assert [replica["Region"] for replica in full.secret["ReplicationStatus"]] == ["eu-west-1"]
+    assert FULL.properties("RotateTokenLogGroup")["RetentionInDays"] == "90"
+    assert FULL.properties("TokenOverdueAlarm")["EvaluationPeriods"] == "35"
+    assert FULL.properties("AlarmSubscription")["Endpoint"] == "on-call@example.com"
+    assert FULL.properties("TokenSecret")["ReplicaRegions"] == [{"Region": "eu-west-1"}]
+    assert not {"AlarmSubscription", "TokenSecretPolicy"} & PLAIN.resources.keys()
+    assert "ReplicaRegions" not in PLAIN.properties("TokenSecret")
+    assert {"TokenDashboard"} == PLAIN.resources.keys() - FULL.resources.keys()
+    assert {"TokenDashboardUrl"} == PLAIN.outputs.keys() - FULL.outputs.keys()
 
 
-def widget_metrics(dashboard: dict[str, Any]) -> set[tuple[str, str, frozenset[tuple[str, str]]]]:
-    """Return the metrics of a dashboard; a dot in one repeats a word of the one before."""
-    found = set()
-    for widget in dashboard["widgets"]:
-        before: list[str] = []
-        for metric in widget["properties"].get("metrics", []):
-            words = [word for word in metric if isinstance(word, str)]
-            words = [before[i] if word == "." else word for i, word in enumerate(words)]
-            before = words
-            dimensions = frozenset(zip(words[2::2], words[3::2], strict=True))
-            found.add((words[0], words[1], dimensions))
-    return found
+def test_function() -> None:
+    """The template's handler, memory size and token endpoint are those of the code."""
+    function = PLAIN.properties("RotateTokenFunction")
+    module, _, _ = function["Handler"].rpartition(".")
+
+    assert (function["Handler"], function["MemorySize"]) == (HANDLER, MEMORY_MB)
+    assert (PROJECT / "functions" / module.replace(".", "/")).with_suffix(".py").is_file()
+    assert function["Environment"]["Variables"]["TOKEN_URL"] == SMARTCAR_TOKEN_URL
 
 
-def test_metrics(stacks: dict[str, Stack], runs: Runs) -> None:
-    """Alarms and widgets use the metrics that runs were seen to emit, and some of AWS's own."""
-    plain = stacks["plain"]
-    used = widget_metrics(plain.dashboard) | {
+def test_parameters() -> None:
+    """Each parameter has a description, a constraint with a message, a label and a group."""
+    template = transformed_template()
+    interface = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+
+    assert sorted(grouped) == sorted(template["Parameters"])
+    assert interface["ParameterLabels"].keys() == template["Parameters"].keys()
+    for name, parameter in template["Parameters"].items():
+        assert parameter["Description"].endswith((".", "}.")), name
+        assert parameter["ConstraintDescription"].startswith("must "), name
+        assert parameter.keys() & {"AllowedPattern", "AllowedValues", "MinValue"}, name
+        assert name == "CredentialsSecretArn" or "Default" in parameter
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
         (
-            alarm["Namespace"],
-            alarm["MetricName"],
-            frozenset((dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"]),
-        )
-        for alarm in plain.alarms.values()
-    }
-    function = frozenset({("FunctionName", plain.resources["RotateTokenFunction"])})
-    queue = plain.resources["UndeliveredQueue"].rpartition("/")[2]
-    of_aws = {
-        ("AWS/Lambda", "Errors", function),
-        ("AWS/Lambda", "Duration", function),
-        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", frozenset({("QueueName", queue)})),
-    }
+            "CredentialsSecretArn",
+            [CREDENTIALS_SECRET_ARN],
+            ["smartcar/credentials", CREDENTIALS_SECRET_ARN[:-7]],
+        ),
+        (
+            "TokenUrl",
+            [SMARTCAR_TOKEN_URL, "https://login.example.com:8443/t?x=1"],
+            ["http://iam.smartcar.com/oauth2/token", "https://user@host/", "https://"],
+        ),
+        (
+            "ScheduleExpression",
+            [*(f"rate({n} minutes)" for n in range(10, 51)), "cron(0/30 * * * ? *)"],
+            [*(f"rate({n} minutes)" for n in (1, 9, 51, 60, 100)), "rate(1 hour)", "50 minutes"],
+        ),
+        ("AlarmEmail", ["", "on-call@example.com"], ["on-call", "two words@example.com"]),
+        ("ReplicaRegion", ["", "eu-west-1", "us-gov-west-1"], ["Ireland", "eu-west"]),
+        ("KmsKeyArn", ["", KEYS["KmsKeyArn"]], ["alias/token"]),
+        ("ConsumerPrincipalArns", ["", *CONSUMERS], ["123456789012", "*"]),
+    ],
+)
+def test_patterns(name: str, accepted: list[str], refused: list[str]) -> None:
+    """A parameter accepts what works, and refuses what does not when the stack is deployed."""
+    pattern = transformed_template()["Parameters"][name]["AllowedPattern"]
 
-    assert used == runs.metrics | of_aws
+    assert [value for value in accepted if not re.fullmatch(pattern, value)] == []
+    assert [value for value in refused if re.fullmatch(pattern, value)] == []
 
 
-def test_dashboard(stacks: dict[str, Stack]) -> None:
-    """The dashboard shows every alarm, and no two of its widgets lie upon each other."""
-    plain = stacks["plain"]
-    arns = {alarm["AlarmArn"] for alarm in plain.alarms.values()}
-    shown, *_ = [
-        w["properties"]["alarms"] for w in plain.dashboard["widgets"] if w["type"] == "alarm"
+def test_events() -> None:
+    """The sample of a scheduled event has the fields that EventBridge Scheduler sends."""
+    scheduled = json.loads((PROJECT / "events" / "scheduled.json").read_text())
+
+    assert [*scheduled] == [
+        *("version", "id", "detail-type", "source", "account"),
+        *("time", "region", "resources", "detail"),
     ]
+    assert (scheduled["source"], scheduled["detail"]) == ("aws.scheduler", "{}")
+
+
+ALARMS = PLAIN.of_type("AWS::CloudWatch::Alarm")
+DASHBOARD = json.loads(PLAIN.properties("TokenDashboard")["DashboardBody"])
+
+
+def metric_of(alarm: dict[str, Any]) -> dict[str, Any]:
+    """Return the metric that an alarm evaluates, its value in each minute."""
+    expression, metric = alarm["Metrics"]
+    assert expression["Expression"] == f"FILL({metric['Id']}, 0)"
+    assert metric["ReturnData"] is False
+    assert metric["MetricStat"]["Period"] == 60
+    of_alarm: dict[str, Any] = metric["MetricStat"]["Metric"]
+    return of_alarm
+
+
+@pytest.mark.xdist_group("package")
+def test_metrics(runs: Runs) -> None:
+    """Alarms and widgets use the metrics that runs were seen to emit, and two of Lambda's."""
+    used = set()
+    for alarm in ALARMS.values():
+        metric = metric_of(alarm)
+        (dimension,) = metric["Dimensions"]
+        used.add((metric["Namespace"], metric["MetricName"], "{Name}={Value}".format(**dimension)))
+    for widget in DASHBOARD["widgets"]:
+        before: list[str] = []
+        for line in widget["properties"].get("metrics", []):
+            words = [word for word in line if isinstance(word, str)]
+            # A dot stands for the word above it.
+            before = [before[i] if word == "." else word for i, word in enumerate(words)]
+            used.add((before[0], before[1], "=".join(before[2:])))
+
+    assert used == runs.metrics | {
+        ("AWS/Lambda", metric, "FunctionName=RotateTokenFunction")
+        for metric in ("Duration", "Errors")
+    }
+
+
+def test_dashboard() -> None:
+    """The dashboard shows every alarm, and its widgets do not overlap."""
+    alarm_widget, *_ = DASHBOARD["widgets"]
     cells = [
         (x, y)
-        for w in plain.dashboard["widgets"]
+        for w in DASHBOARD["widgets"]
         for x in range(w["x"], w["x"] + w["width"])
         for y in range(w["y"], w["y"] + w["height"])
     ]
 
-    assert set(shown) == arns
+    assert set(alarm_widget["properties"]["alarms"]) == {f"{name}.Arn" for name in ALARMS}
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) == 23
 
 
-def test_alarms(stacks: dict[str, Stack]) -> None:
-    """Each alarm tells of trouble and of its end, and where the runbook has a section on it."""
-    runbook = (PROJECT / "docs" / "operations.md").read_text()
-    for stack in stacks.values():
-        topic = [stack.outputs["AlarmTopicArn"]]
-        for name, alarm in stack.alarms.items():
-            assert alarm["AlarmActions"] == alarm["OKActions"] == topic
-            assert f"Runbook: docs/operations.md, {name}." in alarm["AlarmDescription"]
-            assert f"\n### {name}\n" in runbook
+@pytest.mark.parametrize("name", ALARMS)
+def test_alarms(name: str) -> None:
+    """Each alarm notifies the topic when it fires and when it clears, and has a runbook."""
+    alarm = ALARMS[name]
+
+    assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlarmTopic"]
+    assert f"Runbook: docs/operations.md, {name}." in alarm["AlarmDescription"]
+    assert f"\n### {name}\n" in RUNBOOK
 
 
 Series = dict[str, dict[int, float]]
+DAY = 1440
 
 
-def ticks(*minutes: int) -> dict[int, float]:
-    """Make a series that has 1 in these minutes."""
+def ones(*minutes: int) -> dict[int, float]:
+    """Make a metric that is 1 in these minutes."""
     return dict.fromkeys(minutes, 1.0)
 
 
-GOOD_DAY: Series = {"TokenRotated": ticks(*range(0, 1440, 50)), "Errors": {}}
-# The endpoint is away from minute 49 to 89. Runs wait for it from the tick at 50 on, for 14 minutes
-# each, repeated after 1 and 2 minutes; the third gets its token.
-OUTAGE: Series = {
-    "TokenRotated": ticks(0, *range(89, 1440, 50)),
-    "TokenRequestFailed": ticks(*range(50, 65), *range(66, 80), *range(82, 89)),
-    "Errors": ticks(64, 80),
-}
-BLIP: Series = {"TokenRotated": ticks(*range(0, 1440, 50)), "TokenRequestFailed": ticks(50, 100)}
-SILENT_SCHEDULE: Series = {"TokenRotated": ticks(0, 50, 100)}
-UNDELIVERED: Series = {
-    "TokenRotated": ticks(*range(0, 1440, 50)),
-    "ApproximateNumberOfMessagesVisible": ticks(*range(120, 240)),
-}
-FALLBACK: Series = {
-    "TokenRotated": ticks(*range(0, 1440, 50)),
-    "TokenRequestFailed": ticks(*range(300, 600, 50)),
-    "CredentialsFallback": ticks(*range(300, 600, 50)),
-}
+def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: int) -> bool:
+    """
+    Evaluate an alarm at a minute, as CloudWatch does where data may be missing.
 
-
-def firing(alarm: dict[str, Any], series: Series) -> list[int]:
-    """Return the minutes from which an alarm is in alarm, as CloudWatch evaluates it."""
-    points = series.get(alarm["MetricName"], {})
-    period = alarm["Period"] // 60
+    It looks `more` periods further back than its own, by a number that AWS does not publish. The
+    most recent values count; as few as possible are filled in.
+    """
+    periods = int(alarm["EvaluationPeriods"])
     compare = {
         "LessThanThreshold": operator.lt,
         "GreaterThanOrEqualToThreshold": operator.ge,
     }[alarm["ComparisonOperator"]]
-    breaches = []
-    for start in range(0, 1440, period):
-        values = [points[minute] for minute in range(start, start + period) if minute in points]
-        breaches.append(
-            compare(sum(values) if alarm["Statistic"] == "Sum" else max(values), alarm["Threshold"])
-            if values
-            else alarm["TreatMissingData"] == "breaching"
-        )
-    count = alarm["EvaluationPeriods"]
-    states = [
-        all(breaches[max(0, i - count) : i]) and i >= count for i in range(1, len(breaches) + 1)
-    ]
-    return [
-        (i + 1) * period
-        for i, state in enumerate(states)
-        if state and (i == 0 or not states[i - 1])
-    ]
+    window = range(now - periods - more, now)
+    breaches = [compare(values[m], alarm["Threshold"]) for m in window if m in values][-periods:]
+    missing = periods - len(breaches)
+    breaching = sum(breaches) + missing * (alarm["TreatMissingData"] == "breaching")
+    datapoints: int = alarm.get("DatapointsToAlarm", periods)
+    return int(breaching) >= datapoints
+
+
+def states(alarm: dict[str, Any], series: Series) -> list[tuple[int, int]]:
+    """Return from which minute until which an alarm is in alarm in a day."""
+    known = series.get(metric_of(alarm)["MetricName"], {})
+    # FILL needs a value to go by: without any, all of them are missing.
+    values = {minute: known.get(minute, 0.0) for minute in range(DAY)} if known else {}
+    by_range = {
+        tuple(in_alarm(alarm, values, now, more) for now in range(DAY)) for more in range(6)
+    }
+    (state,) = by_range  # the same, however far CloudWatch looks back
+    changes = [now for now in range(1, DAY) if state[now] != (now > 1 and state[now - 1])]
+    return list(zip_longest(changes[::2], changes[1::2], fillvalue=DAY))
+
+
+ROTATED = ones(*range(0, DAY, 50))
+# The endpoint is down from minute 49 to 89. Runs wait for it from the scheduled run at 50 on, 14
+# minutes each, retried after 1 and 2 minutes; the third gets a token.
+OUTAGE = {
+    "TokenRotated": ones(0, *range(89, DAY, 50)),
+    "AttemptFailed": ones(*range(50, 65), *range(66, 80), *range(82, 89)),
+    "SecondsLeftOnOldToken": {89: -1740.0, **dict.fromkeys(range(139, DAY, 50), 600.0)},
+}
 
 
 @pytest.mark.parametrize(
     ("series", "expected"),
     [
-        pytest.param(GOOD_DAY, {}, id="good day"),
-        pytest.param(BLIP, {}, id="failed attempts now and then"),
+        pytest.param({"TokenRotated": ROTATED}, {}, id="good day"),
+        pytest.param(
+            {"TokenRotated": ROTATED, "AttemptFailed": ones(50, 100)}, {}, id="single failures"
+        ),
         pytest.param(
             OUTAGE,
             {
-                "TokenEndpointAlarm": [53, 69, 85],
-                "TokenOverdueAlarm": [56],
-                "RotationFailedAlarm": [65, 85],
+                "AttemptsFailingAlarm": [(52, 98)],
+                "TokenOverdueAlarm": [(56, 90)],
+                "TokenGapAlarm": [(90, 150)],
             },
             id="outage",
         ),
-        pytest.param(SILENT_SCHEDULE, {"TokenOverdueAlarm": [156]}, id="silent schedule"),
-        pytest.param(UNDELIVERED, {"UndeliveredAlarm": [125]}, id="undelivered tick"),
-        pytest.param(FALLBACK, {"CredentialsFallbackAlarm": [360]}, id="fallback"),
+        pytest.param(
+            {"TokenRotated": ROTATED, "AttemptFailed": ones(50, 55, 60)},
+            {"AttemptsFailingAlarm": [(56, 66)]},
+            id="Retry-After of five minutes",
+        ),
+        pytest.param(
+            {"TokenRotated": ones(0, 50, 100)},
+            {"TokenOverdueAlarm": [(156, DAY)]},
+            id="schedule stops",
+        ),
+        pytest.param({}, {"TokenOverdueAlarm": [(1, DAY)]}, id="schedule never starts"),
+        pytest.param(
+            {
+                "TokenRotated": ROTATED,
+                "AttemptFailed": ones(*range(300, 600, 50)),
+                "CredentialsFallback": ones(*range(300, 600, 50)),
+            },
+            {"CredentialsFallbackAlarm": [(301, 611)]},
+            id="fallback",
+        ),
+        pytest.param(
+            {
+                "TokenRotated": ones(*range(0, DAY, 50)),
+                "SecondsLeftOnOldToken": dict.fromkeys(range(50, DAY, 50), -1200.0),
+            },
+            {"TokenGapAlarm": [(51, DAY)]},
+            id="short lifetime",
+        ),
     ],
 )
-def test_firing(stacks: dict[str, Stack], series: Series, expected: dict[str, list[int]]) -> None:
-    """Alarms fire when they should, and only then; the endpoint's while the old token lives."""
-    fired = {name: firing(alarm, series) for name, alarm in stacks["plain"].alarms.items()}
+def test_firing(series: Series, expected: dict[str, list[tuple[int, int]]]) -> None:
+    """Alarms fire in time, and clear: within minutes in an outage, and not for a single failure."""
+    fired = {name: states(alarm, series) for name, alarm in ALARMS.items()}
 
-    assert {name: minutes for name, minutes in fired.items() if minutes} == expected
+    assert {name: intervals for name, intervals in fired.items() if intervals} == expected

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HANDLER = "rotate_token.handler.lambda_handler"
 FUNCTION_NAME = "RotateTokenFunction"
 FUNCTION_ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION_NAME}"
-MEMORY_MB = 256
+MEMORY_MB = 512
 
 RUNTIME_PYTHON = Path(__file__).parents[2] / ".venv" / "runtime" / "bin" / "python"
 """An environment with what the Lambda runtime for Python brings, made by `make`."""

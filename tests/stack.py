@@ -1,0 +1,128 @@
+"""The template as CloudFormation sees it: transformed by SAM, its intrinsic functions resolved."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+from tests.samples import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_VALUE = object()
+ACCOUNT: dict[str, Any] = {
+    "AWS::AccountId": "123456789012",
+    "AWS::NoValue": NO_VALUE,
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+TOKEN_SECRET_ARN = (
+    "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar-token/access-token-Ab12Cd"
+)
+CREDENTIALS_SECRET_ARN = (
+    "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/client-credentials-Ef34Gh"
+)
+
+
+@functools.cache
+def transformed_template() -> dict[str, Any]:
+    """Transform the template as CloudFormation does, with an uploaded package."""
+    template = yaml_parse((PROJECT / "template.yaml").read_text())
+    template["Resources"]["RotateTokenFunction"]["Properties"]["CodeUri"] = "s3://code/package.zip"
+    session = boto3.Session(region_name=ACCOUNT["AWS::Region"])
+    translator = Translator(None, Parser(), boto_session=session)
+    transformed: dict[str, Any] = translator.translate(template, {})
+    return transformed
+
+
+class Stack:
+    """
+    A stack: the resources and outputs whose conditions hold, by their logical names.
+
+    A reference to a resource is its logical name, one to an attribute ``name.attribute``; only the
+    token secret has an ARN.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, str],
+        name: str = "smartcar-token",
+        token_secret_arn: str = TOKEN_SECRET_ARN,
+    ) -> None:
+        template = transformed_template()
+        given = {"CredentialsSecretArn": CREDENTIALS_SECRET_ARN, **parameters}
+        self._conditions = template["Conditions"]
+        self._references: dict[str, Any] = {
+            **ACCOUNT,
+            "AWS::StackName": name,
+            **{logical_name: logical_name for logical_name in template["Resources"]},
+            "TokenSecret": token_secret_arn,
+        }
+        for parameter, definition in template["Parameters"].items():
+            value = given.get(parameter, definition.get("Default"))
+            is_list = definition["Type"] == "CommaDelimitedList"
+            self._references[parameter] = value.split(",") if is_list else value
+        self.resources = self._existing(template["Resources"])
+        self.outputs = self._existing(template["Outputs"])
+
+    def properties(self, logical_name: str) -> dict[str, Any]:
+        """Return the properties of a resource."""
+        properties: dict[str, Any] = self.resources[logical_name]["Properties"]
+        return properties
+
+    def of_type(self, resource_type: str) -> dict[str, dict[str, Any]]:
+        """Return the properties of all resources of a type."""
+        return {
+            name: resource["Properties"]
+            for name, resource in self.resources.items()
+            if resource["Type"] == resource_type
+        }
+
+    def _existing(self, section: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: self._resolve(item)
+            for name, item in section.items()
+            if "Condition" not in item or self._resolve(self._conditions[item["Condition"]])
+        }
+
+    def _resolve(self, value: Any) -> Any:  # noqa: C901, PLR0911 (a case for each function)
+        match value:
+            case {"Ref": name}:
+                return self._references[name]
+            case {"Fn::GetAtt": [name, attribute]}:
+                return f"{name}.{attribute}"
+            case {"Fn::Sub": [text, variables]}:
+                return self._substitute(text, self._resolve(variables))
+            case {"Fn::Sub": text}:
+                return self._substitute(text, {})
+            case {"Fn::If": [condition, then, otherwise]}:
+                holds = self._resolve(self._conditions[condition])
+                return self._resolve(then if holds else otherwise)
+            case {"Fn::Equals": [left, right]}:
+                return self._resolve(left) == self._resolve(right)
+            case {"Fn::Not": [condition]}:
+                return not self._resolve(condition)
+            case {"Fn::Join": [separator, parts]}:
+                return separator.join(self._resolve(parts))
+            case {"Fn::Split": [separator, text]}:
+                return self._resolve(text).split(separator)
+            case {"Fn::Select": [index, parts]}:
+                return self._resolve(parts)[index]
+            case dict():
+                items = {name: self._resolve(item) for name, item in value.items()}
+                return {name: item for name, item in items.items() if item is not NO_VALUE}
+            case list():
+                return [item for item in map(self._resolve, value) if item is not NO_VALUE]
+        return value
+
+    def _substitute(self, text: str, variables: dict[str, str]) -> str:
+        known = {**self._references, **variables}
+        return re.sub(r"\$\{([\w:.]+)\}", lambda match: str(known.get(match[1], match[1])), text)
