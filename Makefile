@@ -1,4 +1,4 @@
-# `make` lists what there is. Every target sets up .venv first, where that is not done.
+# `make` lists the targets. Each one sets up .venv first, if that has not been done.
 
 PYTHON ?= python3
 FAULTS ?=
@@ -8,7 +8,7 @@ PAIRS ?= 31
 ENV ?= default
 VENV := .venv
 BIN := $(VENV)/bin
-# Tools find each other, and `sam build` finds a Python with pip, in the virtual environment.
+# The tools find each other, and `sam build` finds pip, in the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(VENV)/aws/bin
 export SAM_CLI_TELEMETRY := 0
 
@@ -17,27 +17,21 @@ export SAM_CLI_TELEMETRY := 0
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
 
-.PHONY: help run bench simulate example test check format build deploy rotate logs lock
+.PHONY: help run example test check format build deploy configure status rotate logs bench simulate lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/installed ## rotate once on this machine and tell the story; FAULTS="503 429 timeout" plays faults
+run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 timeout" scripts failures
 	@PYTHONPATH=functions python -m local.run $(FAULTS)
 
-bench: build $(RUNTIME) ## compare the cost of a cold rotation with two scripts; WRITE=1 updates docs/benchmark.md
-	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
-
-simulate: $(VENV)/installed ## simulate outages in the time of minutes, and write docs/outages.md
-	@PYTHONPATH=functions python -m studies.outages
-
-example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer against embedded parts: EXAMPLE=python, powertools, lambda, node or shell
+example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine: EXAMPLE=python, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)
 
-test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## run all tests, with the coverage of functions/
+test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## run all tests; functions/ must be fully covered
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
-check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check form, types and the template; changes nothing
+check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
 	ruff format --check .
 	ruff check .
 	mypy
@@ -45,24 +39,37 @@ check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check 
 	sam validate --lint
 	$(if $(shell command -v npm),cd examples/node && npm run --silent check)
 
-format: $(VENV)/installed ## mend what can be mended without thought
+format: $(VENV)/installed ## fix format and style where a tool can
 	ruff format .
 	ruff check --fix .
 
-build: $(VENV)/installed ## package the function for Lambda into .aws-sam/build
+build: $(VENV)/installed ## build the package for Lambda in .aws-sam/build
 	sam build
 
-deploy: build ## deploy the stack, guided the first time; ENV=staging for another environment
-	sam deploy --config-env $(ENV) $(shell sed -n '/^\[$(ENV).deploy.parameters\]/,/^\[/p' samconfig.toml \
-		| grep -q parameter_overrides || echo --guided)
+deploy: build ## deploy the stack again, with the settings of the last `make configure`
+	sam deploy --config-env $(ENV)
+	@$(MAKE) --no-print-directory status WAIT=1
+
+configure: build ## deploy the stack and ask for its settings: the first time, and to change one
+	sam deploy --guided --config-env $(ENV)
+	@$(MAKE) --no-print-directory status WAIT=1
+
+status: $(VENV)/installed ## show the state of the deployed stack; WAIT=1 waits for its first token
+	@PYTHONPATH=functions python -m local.status $(ENV) $(if $(WAIT),--wait)
 
 rotate: $(VENV)/installed ## replace the token of the deployed stack now
-	sam remote invoke RotateTokenFunction --event-file events/rotate_now.json --config-env $(ENV)
+	@PYTHONPATH=functions python -m local.rotate $(ENV)
 
 logs: $(VENV)/installed ## follow the log of the deployed function
 	sam logs --name RotateTokenFunction --tail --config-env $(ENV)
 
-lock: $(VENV)/installed ## write the requirement files anew, with the newest versions
+bench: build $(RUNTIME) ## compare the cost of a rotation with two scripts; WRITE=1 updates docs/benchmark.md
+	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
+
+simulate: $(VENV)/installed ## simulate outages; WRITE=1 updates docs/outages.md
+	@PYTHONPATH=functions python -m studies.outages
+
+lock: $(VENV)/installed ## update the requirement files to the newest versions
 	uv pip compile $(LOCK) --group function --python-version 3.13 \
 		--python-platform aarch64-manylinux2014 \
 		--output-file functions/requirements.txt
@@ -74,27 +81,40 @@ lock: $(VENV)/installed ## write the requirement files anew, with the newest ver
 		--output-file requirements-aws.txt
 
 LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
-INSTALL := install --quiet --disable-pip-version-check --no-deps --require-hashes
+INSTALL := uv pip install --no-deps --require-hashes
 
+# uv shows how far the set-up is; its version and hashes are those of the requirement file.
 $(VENV)/installed: requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 ...")'
-	@echo 'Setting up $(VENV): this takes a minute or two, once.'
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip $(INSTALL) -r requirements-dev.txt
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@echo 'Setting up $(VENV), once: this takes about a minute.'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@sed -n '/^uv==/,/[^\]$$/p' $< | $(BIN)/python -m pip install --quiet --require-hashes -r /dev/stdin
+	@$(INSTALL) --python $(BIN)/python -r $<
 	@touch $@
+
+define CHECK_PYTHON
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is needed; name another: make PYTHON=python3.13')
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit('$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv')
+endef
+export CHECK_PYTHON
 
 $(NODE_MODULES): examples/node/package-lock.json
 	@cd examples/node && npm ci --silent --no-audit --no-fund
 	@touch $@
 
-# Of the Python that runs in Lambda, or of this one where the machine lacks that.
+# The version that runs in Lambda, or this one if the machine does not have it.
 $(VENV)/runtime/installed: requirements-runtime.txt | $(VENV)/installed
-	@PYENV_VERSION=3.13 python3.13 -m venv --without-pip $(VENV)/runtime 2>/dev/null \
+	@PYENV_VERSION=3.13 python3.13 -m venv --without-pip $(VENV)/runtime 2> /dev/null \
 		|| python -m venv --without-pip $(VENV)/runtime
-	@python -m pip --python $(VENV)/runtime/bin/python $(INSTALL) -r $<
+	@$(INSTALL) --compile-bytecode --python $(VENV)/runtime/bin/python -r $<
 	@touch $@
 
-$(VENV)/%/installed: requirements-%.txt | $(VENV)/installed
-	@python -m venv $(VENV)/$*
-	@$(VENV)/$*/bin/python -m pip $(INSTALL) -r $<
+$(VENV)/aws/installed: requirements-aws.txt | $(VENV)/installed
+	@python -m venv --without-pip $(VENV)/aws
+	@$(INSTALL) --python $(VENV)/aws/bin/python -r $<
 	@touch $@

@@ -1,18 +1,27 @@
-"""Tables, and charts that read well on light and on dark pages, for measured documents."""
+"""How a study reports: progress, tables, and charts that suit light and dark pages."""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from rich import progress
+from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
+
+T = TypeVar("T")
+
+WRITES = os.environ.get("WRITE") == "1"
+"""Whether documents and charts are written."""
 
 GREY, BLUE, ORANGE, GREEN, RED = "#7d7d7d", "#3f86d2", "#d9731a", "#2e9b60", "#d64545"
 """Each has enough contrast to black and to white."""
@@ -35,11 +44,26 @@ mpl.rcParams |= {
 }
 
 
+def track(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
+    """Yield the items and show the progress: a bar on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True)
+    if console.is_interactive:
+        yield from progress.track(items, doing, total, console=console, transient=True)
+        return
+    for number, item in enumerate(items, 1):
+        yield item
+        if number * 10 // total > (number - 1) * 10 // total:
+            print(f"{doing}: {number} of {total}", file=sys.stderr, flush=True)
+
+
 def write(document: Path, text: str) -> None:
-    """Put a text between the two marks of a document, and on the terminal."""
+    """Print a text; with ``WRITE=1`` in the environment, also put it between a document's marks."""
     print(text)
-    marks = re.compile(r"(?<=<!-- made by make -->\n).*(?=<!-- end -->)", re.DOTALL)
-    document.write_text(marks.sub(lambda _: f"{text}\n", document.read_text()))
+    if WRITES:
+        marks = re.compile(r"(?<=<!-- made by make -->\n).*(?=<!-- end -->)", re.DOTALL)
+        document.write_text(marks.sub(lambda _: f"{text}\n", document.read_text()))
+    else:
+        print(f"\n{document} is unchanged; WRITE=1 updates it and its charts.")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -50,11 +74,12 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def make_chart(width: float, height: float) -> tuple[Figure, Axes]:
-    """Make a chart of so many inches."""
+    """Make an empty chart; width and height are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a chart to an SVG file without a background."""
-    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    """Write a chart to an SVG file without a background, with ``WRITE=1`` in the environment."""
+    if WRITES:
+        figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
