@@ -1,1 +1,1 @@
-"""The whole system on one machine; nothing in functions/ knows of it."""
+"""What a person runs on this machine; nothing in functions/ depends on it."""

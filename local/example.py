@@ -1,7 +1,7 @@
 """
-One of the examples against the embedded parts: what `make example` starts.
+One of the examples on this machine: what `make example` starts.
 
-A token is published first, as the job does it; then the example runs, with its variables.
+A token is published as the function does it; then the example runs and finds it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
-    """Publish a new token, as the job does it, and return it."""
+    """Publish a new token as the function does it, and return it."""
     store = SecretStore(
         secrets_manager.client,
         credentials_secret_id=CREDENTIALS_SECRET_ID,
@@ -41,14 +41,14 @@ def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
     rotate(store, TokenEndpoint(endpoint.url), retrier, forced=True)
     token = store.read_token()
     if token is None:
-        raise LookupError("nothing was published")
+        raise LookupError("no token was published")
     return token.access_token
 
 
 def variables(
     secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar, folder: str
 ) -> dict[str, str]:
-    """Return the environment of an example, with a folder for what it keeps."""
+    """Return the environment of an example; its cache goes into the folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return {
         **inherited,
@@ -59,9 +59,9 @@ def variables(
 
 
 def main(name: str) -> int:
-    """Run an example, and return its status."""
+    """Run an example, and return its exit status."""
     if name not in COMMANDS:
-        sys.exit(f"EXAMPLE: {name} is none; there are {', '.join(COMMANDS)}")
+        sys.exit(f"EXAMPLE: unknown example {name!r}; choose from {', '.join(COMMANDS)}")
     folder, command = COMMANDS[name]
     with (
         FakeSecretsManager() as secrets_manager,
@@ -70,7 +70,7 @@ def main(name: str) -> int:
     ):
         secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
         publish(secrets_manager, endpoint)
-        print(f"A token is published; examples/{folder} asks {endpoint.api_url}/connections:")
+        print(f"A token is published; examples/{folder} calls {endpoint.api_url}/connections:")
         sys.stdout.flush()
         environment = variables(secrets_manager, endpoint, cache)
         return subprocess.run(

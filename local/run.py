@@ -1,21 +1,21 @@
 """
-One rotation on this machine, told on the terminal: what `make run` starts.
+One rotation on this machine, step by step: what `make run` starts.
 
-The arguments are the faults that the local token endpoint plays. With ``SMARTCAR_CLIENT_ID`` and
-``SMARTCAR_CLIENT_SECRET`` in the environment, Smartcar itself is asked instead.
+The arguments are the faults that the fake token endpoint plays. With ``SMARTCAR_CLIENT_ID`` and
+``SMARTCAR_CLIENT_SECRET`` in the environment, the token is requested from Smartcar itself.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from rich.console import Console
 
 from local.fakes.lambda_runtime import HANDLER, LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
@@ -25,49 +25,49 @@ from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from rotate_token.errors import RotationError
 from rotate_token.rotation import RESERVED_SECONDS
 
-if TYPE_CHECKING:
-    import logging
-
 EVENT = Path("events", "scheduled.json")
 
-PATIENCE_SECONDS = 30
-"""For how long attempts are begun."""
+ATTEMPTS_SECONDS = 30
+"""How long new attempts begin."""
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
-class StoryFormatter(LambdaPowertoolsFormatter):
-    """Shows the function's log lines as sentences, in place of JSON."""
+class StepHandler(logging.Handler):
+    """Shows the messages of the function's log lines."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the message alone."""
-        return f"  {record.getMessage()}"
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        console.print(f"  {record.getMessage()}", style=STYLES.get(record.levelno, "green"))
 
 
 def main(faults: list[str]) -> None:
-    """Play the story; leave with status 1 and one line where it ends badly."""
+    """Show the steps; exit with status 1 and one line if no token is published."""
     with ExitStack() as stack:
         client_id, client_secret, token_url = _provider(stack, faults)
         secrets_manager = stack.enter_context(FakeSecretsManager())
         secrets_manager.reset(client_id, client_secret)
-        print(f"Secrets Manager, embedded, at {secrets_manager.address}")
-        print(f"  {CREDENTIALS_SECRET_ID}  client_id {client_id}, client_secret not shown")
-        print(f"  {TOKEN_SECRET_ID}  no value yet")
-        print(f"Token endpoint at {token_url}")
+        console.print(f"Fake Secrets Manager at {secrets_manager.address}", style="bold")
+        console.print(f"  {CREDENTIALS_SECRET_ID}  client_id {client_id}, client_secret not shown")
+        console.print(f"  {TOKEN_SECRET_ID}  no value yet")
+        console.print(f"Token endpoint at {token_url}", style="bold")
         if faults:
-            print(f"  plays {', then '.join(faults)}, then behaves")
+            console.print(f"  will answer {', then '.join(faults)}, then normally")
         _invoke({**secrets_manager.environment, "TOKEN_URL": token_url})
         _consume(secrets_manager.published())
-    print("\nNext:", "make test" if faults else 'make run FAULTS="503 429 timeout"')
+    console.print("\nNext:", "make test" if faults else 'make run FAULTS="503 429 timeout"')
 
 
 def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
-    """Return client id, client secret and token URL: Smartcar's, or those of a local endpoint."""
+    """Return client ID, client secret and token URL: Smartcar's, or those of the fake."""
     client_id = os.environ.get("SMARTCAR_CLIENT_ID", "")
     client_secret = os.environ.get("SMARTCAR_CLIENT_SECRET", "")
     if bool(client_id) != bool(client_secret):
-        sys.exit("SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET go together: set both or none")
+        sys.exit("SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET must be set together")
     if client_id:
         if faults:
-            sys.exit("Smartcar plays no FAULTS: leave them out, or unset SMARTCAR_CLIENT_ID")
+            sys.exit("FAULTS needs the fake token endpoint: unset SMARTCAR_CLIENT_ID and _SECRET")
         return client_id, client_secret, SMARTCAR_TOKEN_URL
     try:
         endpoint = stack.enter_context(FakeSmartcar(faults))
@@ -77,30 +77,32 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
 
 
 def _invoke(environment: dict[str, str]) -> None:
-    print(f"\nInvoking {HANDLER} with {EVENT}")
-    os.environ.pop("AWS_PROFILE", None)
+    console.print(f"\nInvoking {HANDLER} with {EVENT}", style="bold")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
     os.environ |= environment | {"POWERTOOLS_METRICS_DISABLED": "true"}
     from rotate_token import handler  # noqa: PLC0415 (it reads the environment when imported)
 
-    handler.logger.registered_handler.setFormatter(StoryFormatter())
-    print(f"  POST {environment['TOKEN_URL']} with grant_type=client_credentials")
-    context = LocalContext(PATIENCE_SECONDS + RESERVED_SECONDS)
+    for logger in (logging.getLogger("rotate_token"), logging.getLogger(handler.logger.name)):
+        logger.handlers = [StepHandler()]
+    console.print(f"  POST {environment['TOKEN_URL']} with grant_type=client_credentials")
+    context = LocalContext(ATTEMPTS_SECONDS + RESERVED_SECONDS)
     started_at = time.monotonic()
     try:
         result = handler.lambda_handler(json.loads(EVENT.read_text()), context)
     except RotationError as error:
         sys.exit(f"No token was published: {error}")
-    print(f"  after {time.monotonic() - started_at:.1f} s: {json.dumps(result)}")
+    console.print(f"  after {time.monotonic() - started_at:.1f} s: {json.dumps(result)}")
 
 
 def _consume(document: str) -> None:
-    print(f"\nReading {TOKEN_SECRET_ID}, as a consumer does")
+    console.print(f"\nReading {TOKEN_SECRET_ID}, as a consumer does", style="bold")
     token = AccessToken.from_json(document)
     for name, value in json.loads(document).items():
         shown = f"({len(value)} characters)" if name == "access_token" else value
-        print(f"  {name:13} {shown}")
-    until = time.strftime("%H:%M:%S UTC", time.gmtime(token.expires_at))
-    print(f"  valid until {until}, for another {token.expires_at - time.time():.0f} s")
+        console.print(f"  {name:13} {shown}")
+    end = time.strftime("%H:%M:%S UTC", time.gmtime(token.expires_at))
+    console.print(f"  valid until {end}, for another {token.expires_at - time.time():.0f} s")
 
 
 if __name__ == "__main__":

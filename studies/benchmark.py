@@ -136,7 +136,7 @@ def measure(
     began_at = time.perf_counter()
     with LambdaRuntime(package, environment, handler=handler) as function:
         if processes:
-            processes.write_text(str(function._process.pid))  # noqa: SLF001
+            processes.write_text(str(function.pid))
         function.invoke({"force": True})
         return {
             WALL: (time.perf_counter() - began_at) * 1000,

@@ -36,7 +36,9 @@ def _environment() -> Iterator[None]:
     """No setting of this machine reaches a test."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in os.environ:
-            if re.match(r"(AWS|POWERTOOLS|SMARTCAR|PYTHON)_?|.*_PROXY$", name, re.IGNORECASE):
+            if re.match(
+                r"(AWS|POWERTOOLS|SMARTCAR|PYTHON)_?|.*_(PROXY|COLOR)$", name, re.IGNORECASE
+            ):
                 monkeypatch.delenv(name)
         monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

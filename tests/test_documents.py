@@ -1,17 +1,27 @@
-"""The documents are true of the code."""
+"""The documents are true."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import pytest
 
 import rotate_token
+from local.example import publish
 from rotate_token import errors
+from tests.samples import PROJECT
+from tests.stack import transformed_template
 
-PROJECT = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from local.fakes.secrets_manager import FakeSecretsManager
+    from local.fakes.smartcar import FakeSmartcar
+
+README = (PROJECT / "README.md").read_text()
 DOCUMENTS = sorted(
     path
     for path in (
@@ -58,9 +68,15 @@ def test_tree_of_errors() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_links(document: Path) -> None:
-    """Every link within the repository leads somewhere."""
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-        assert (document.parent / target).exists(), target
+    """Every link within the repository leads to a file, and to a heading if it names one."""
+    for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", document.read_text()):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            assert heading in {
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+            }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
@@ -69,6 +85,41 @@ def test_commands(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.MULTILINE)) <= targets
+
+
+def test_readme_example(
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The lines of Python in the README read the token and call the API."""
+    publish(secrets_manager, endpoint)
+    for name, value in secrets_manager.environment.items():
+        monkeypatch.setenv(name, value)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+    exec(code.replace("https://vehicle.api.smartcar.com/v3", endpoint.api_url), {})  # noqa: S102
+
+    assert capsys.readouterr().out == "{'data': []}\n"
+
+
+def test_parameters() -> None:
+    """The README explains each parameter of the template with its default."""
+    rows = re.findall(r"^\| (`[A-Z].+?) \| .+ \| (.+) \|$", README, re.MULTILINE)
+    explained = {
+        name: default
+        for names, defaults in rows
+        for name, default in zip_longest(
+            re.findall(r"`(\w+)`", names), defaults.split(", "), fillvalue=defaults
+        )
+    }
+    words = {"required": None, "none": "", "AWS managed key": ""}
+
+    assert {name: words.get(text, text.strip("`")) for name, text in explained.items()} == {
+        name: None if "Default" not in parameter else str(parameter["Default"])
+        for name, parameter in transformed_template()["Parameters"].items()
+    }
 
 
 def test_version() -> None:

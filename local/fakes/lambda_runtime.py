@@ -1,9 +1,9 @@
 """
-AWS Lambda as the code sees it: the Runtime API on loopback, and the context of an invocation.
+A fake AWS Lambda: the Runtime API on a loopback port, and the context of an invocation.
 
 The real runtime client, ``awslambdaric``, polls the API for events, calls the handler and posts
-what came of it. Its process sees the function's own package, what the Lambda runtime itself brings,
-and nothing else of this machine: a dependency that the package lacks is missing here as well.
+its result. Its process sees the function's package, what the Lambda runtime provides, and nothing
+else of this machine, so a dependency that the package lacks is missing here as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FUNCTION_ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION_NAME}"
 MEMORY_MB = 512
 
 RUNTIME_PYTHON = Path(__file__).parents[2] / ".venv" / "runtime" / "bin" / "python"
-"""An environment with what the Lambda runtime for Python brings, made by `make`."""
+"""A virtual environment with what the Lambda runtime for Python provides, made by `make`."""
 
 
 class LocalContext(LambdaContext):
@@ -50,7 +50,7 @@ class LocalContext(LambdaContext):
 
 
 class FunctionError(Exception):
-    """The function raised, did not start, or ran into its time-out; says what Lambda would say."""
+    """The function raised, did not start, or reached its time-out; the message is Lambda's."""
 
 
 class LambdaRuntime:
@@ -119,19 +119,24 @@ class LambdaRuntime:
             raise FunctionError("Runtime did not start within 60 seconds")
 
     @property
+    def pid(self) -> int:
+        """The ID of the process."""
+        return self._process.pid
+
+    @property
     def cpu_seconds(self) -> float:
         """The CPU time that the process has used so far, in all its threads."""
-        return time.clock_gettime(~self._process.pid << 3 | 2)  # as clock_getcpuclockid(3) does
+        return time.clock_gettime(~self.pid << 3 | 2)  # as clock_getcpuclockid(3) does
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The most memory that the process has had resident so far."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        """The peak of the resident memory of the process so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
         (kibibytes,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
         return int(kibibytes) * 1024
 
     def kill(self) -> None:
-        """End the process at once, wherever it is."""
+        """Kill the process."""
         self._process.kill()
 
     def invoke(self, event: object) -> Any:  # noqa: ANN401 (JSON)
@@ -178,7 +183,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
     server: _RuntimeApi
 
     def do_GET(self) -> None:
-        """Answer ``/invocation/next``, as soon as there is an event."""
+        """Answer ``/invocation/next`` as soon as there is an event."""
         self.server.ready.set()
         event = json.dumps(self.server.events.get()).encode()
         deadline_ms = int((time.time() + self.server.timeout_seconds) * 1000)

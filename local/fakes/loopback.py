@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from wsgiref.types import WSGIApplication
 
-# The server would write a line for each request.
+# The server would log a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
@@ -33,12 +33,11 @@ class LoopbackServer:
 
     Args:
         application: What is served.
-        certificate: With which it is served over TLS, as `make_certificate` writes it; without one,
-            it is not.
+        certificate: A certificate that `make_certificate` wrote, to serve over TLS.
 
     Attributes:
         address: Where it is served, such as ``http://127.0.0.1:43329``.
-        stopping: Set when it stops, for what would wait for ever.
+        stopping: Set when the server stops; ends what would wait forever.
     """
 
     def __init__(self, application: WSGIApplication, certificate: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""An embedded AWS Secrets Manager: moto's, on a free loopback port, that fails on request."""
+"""A fake AWS Secrets Manager: moto's, on a free loopback port, which fails on request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fault:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
         code: An error code of AWS, such as ``ThrottlingException``, or ``hang`` for no answer.
-        times: How many calls it lasts for, if it does not last for ever.
+        times: How many calls fail; all of them by default.
     """
 
     operation: str
@@ -47,9 +47,9 @@ class FakeSecretsManager(LoopbackServer):
     The service, as a context manager that starts and stops its server.
 
     Attributes:
-        environment: The variables that a function needs to find the service and its secrets there.
-        client: A client of it, whatever this machine's own configuration says.
-        faults: What goes wrong; may be changed at any time.
+        environment: The environment variables with which a function uses this service.
+        client: A client of the service, independent of this machine's configuration.
+        faults: What fails; may be changed at any time.
         calls: The operation and the secret of each call so far.
     """
 
@@ -78,7 +78,7 @@ class FakeSecretsManager(LoopbackServer):
         self.calls: list[tuple[str, str]] = []
 
     def reset(self, client_id: str, client_secret: str) -> None:
-        """Leave two secrets: one with these credentials, and one that is to get the token."""
+        """Start again with two secrets: these credentials, and none yet for the token."""
         self.faults.clear()
         httpx.post(f"{self.address}/moto-api/reset", trust_env=False)
         credentials = {"client_id": client_id, "client_secret": client_secret}
@@ -101,7 +101,7 @@ class FakeSecretsManager(LoopbackServer):
                 if (fault.operation, fault.secret_id) == (operation, secret_id) and fault.times > 0:
                     fault.times -= 1
                     return self._fail(fault, start_response)
-        # What AWS does in one step takes moto several.
+        # AWS changes a secret atomically; moto does it in several steps.
         with self._one_at_a_time:
             return list(self._moto(environ, start_response))
 

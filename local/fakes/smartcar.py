@@ -1,22 +1,22 @@
 """
-A token endpoint that behaves as Smartcar's page says, and misbehaves on request.
+A fake Smartcar: a token endpoint as its documentation describes it, which fails on request.
 
-It serves ``POST /oauth2/token`` on a free loopback port. Each request takes the next fault from the
-script, while one is left. A fault is an answer to give, or one of these words:
+It serves ``POST /oauth2/token`` on a free loopback port. Each request uses the next fault of the
+script, if one is left. A fault is an answer to give, or one of these words:
 
-- ``503``, or any other status: answers with it; 429 comes with ``Retry-After: 1``
-- ``timeout``: takes the request and never answers
-- ``reset``: breaks the connection
+- ``503``, or any other status: answers with it; 429 has ``Retry-After: 1``
+- ``timeout``: accepts the request and never answers
+- ``reset``: resets the connection
 - ``html``: answers 200 with a page labelled JSON
 - ``truncated``: answers 200 and ends in the middle of the body
-- ``slow``: answers 200 and sends a byte of the body a second, for ever
+- ``slow``: answers 200 and sends a byte of the body each second, forever
 - ``slow-headers``: does the same with the headers
-- ``flood``: answers 200 with a body that never ends
+- ``flood``: answers 200 with an endless body
 - ``redirect``: answers 307 with another address
-- ``ok``: behaves
+- ``ok``: answers normally
 
-Beside it stands ``GET /v3/connections``, for what Smartcar's API does with a token: it takes those
-that were issued there, are alive and not revoked.
+It also serves ``GET /v3/connections``, which stands for Smartcar's API: it accepts the tokens that
+were issued, until they expire or are revoked, and answers 401 to others.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _ERROR_CODES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to give in place of the usual one."""
+    """An answer to give instead of the usual one."""
 
     status: int
     body: bytes = b""
@@ -69,24 +69,24 @@ class Answer:
 
 class FakeSmartcar(LoopbackServer):
     """
-    The endpoint, as a context manager that starts and stops its server.
+    The server, as a context manager that starts and stops it.
 
     Args:
         faults: The script, see above.
-        certificate: With which it is served over TLS; without one, it is not.
+        certificate: A certificate, to serve over TLS.
 
     Attributes:
-        url: Its address.
-        api_url: The address of the API that takes its tokens.
-        client_id: The one client it knows.
+        url: The address of the token endpoint.
+        api_url: The address of the API.
+        client_id: The only client it knows.
         client_secret: That client's secret.
         faults: What is left of the script; more may be added.
-        requests: The headers and the form of each request so far.
-        api_statuses: What the API has answered so far.
+        requests: The headers and the form of each token request so far.
+        api_statuses: The API's answers so far.
         expiries: When each token that is not revoked expires, in Unix time.
 
     Raises:
-        ValueError: The script has a word that is no fault.
+        ValueError: The script has an unknown word.
     """
 
     client_id = "client_8f3b1c6e"
@@ -108,10 +108,10 @@ class FakeSmartcar(LoopbackServer):
         for fault in self.faults:
             if isinstance(fault, str) and not re.fullmatch(rf"\d{{3}}|{'|'.join(FAULTS)}", fault):
                 words = f"a status such as 503, {', '.join(FAULTS)}"
-                raise ValueError(f"{fault} is no fault; there are {words}")
+                raise ValueError(f"unknown fault {fault!r}; choose from {words}")
 
     def revoke(self, access_token: str) -> None:
-        """Let the API refuse a token from now on."""
+        """Let the API reject a token from now on."""
         del self.expiries[access_token]
 
     def _connections(self) -> WerkzeugResponse:
@@ -126,13 +126,13 @@ class FakeSmartcar(LoopbackServer):
         if isinstance(fault, Answer):
             return Response(fault.body, fault.status, fault.headers)
         if fault == "ok":
-            return self._behave()
+            return self._answer_normally()
         if fault.isdigit():
             return _error(int(fault), _ERROR_CODES.get(fault, "server_error"))
-        misbehave: Callable[[], WerkzeugResponse] = getattr(self, f"_{fault.replace('-', '_')}")
-        return misbehave()
+        fail: Callable[[], WerkzeugResponse] = getattr(self, f"_{fault.replace('-', '_')}")
+        return fail()
 
-    def _behave(self) -> WerkzeugResponse:
+    def _answer_normally(self) -> WerkzeugResponse:
         if request.mimetype != "application/x-www-form-urlencoded":
             return _error(400, "invalid_request")
         form = request.form
@@ -154,8 +154,8 @@ class FakeSmartcar(LoopbackServer):
         connection: socket.socket = request.environ["werkzeug.socket"]
 
         def reset() -> Iterator[bytes]:
-            # A socket that is closed with a linger time of 0 sends RST instead of FIN; the server
-            # goes on with one end of a pair in its place.
+            # A socket that is closed with a linger time of 0 sends RST instead of FIN. The server
+            # continues with one end of a socket pair in its place.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             stand_in, other_end = socket.socketpair()
             with stand_in, other_end:
@@ -201,7 +201,7 @@ class FakeSmartcar(LoopbackServer):
 
 
 def _token_response() -> dict[str, str | int]:
-    """Make a token response with a token that looks like a JSON Web Token of usual size."""
+    """Make a token response with a token that looks like a JSON Web Token of the usual size."""
     issued_at = int(time.time())
     claims = {
         "iss": "https://iam.smartcar.com",
@@ -225,8 +225,8 @@ def _json(status: int, document: Mapping[str, object]) -> Response:
 
 
 def _error(status: int, code: str) -> Response:
-    """Answer with an error response (RFC 6749 section 5.2)."""
-    response = _json(status, {"error": code, "error_description": f"Scripted or real: {code}"})
+    """Make an error response (RFC 6749 section 5.2)."""
+    response = _json(status, {"error": code, "error_description": f"Scripted: {code}"})
     if status == 429:
         response.headers["Retry-After"] = "1"
     return response

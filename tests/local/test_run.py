@@ -1,17 +1,16 @@
-"""`make run`, as a person starts it."""
+"""`make run`."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+from tests.samples import PROJECT
 
 
 def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Tell the story."""
+    """Run it."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SMARTCAR_"))}
     return subprocess.run(
         [sys.executable, "-m", "local.run", *faults],
@@ -23,62 +22,60 @@ def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_story() -> None:
-    """A run tells what was published, until when it is valid and what to try next."""
-    story = run()
+def test_steps() -> None:
+    """The steps show what was published, until when it is valid, and what to try next."""
+    output = run()
 
-    assert story.returncode == 0, story.stderr
-    assert "  Token rotated\n" in story.stdout
-    assert "  access_token  (864 characters)\n" in story.stdout
-    assert "  valid until " in story.stdout
-    assert story.stdout.endswith('\nNext: make run FAULTS="503 429 timeout"\n')
-    assert "eyJ" not in story.stdout
-    assert story.stderr == ""
+    assert output.returncode == 0, output.stderr
+    assert "  Token rotated\n" in output.stdout
+    assert "  access_token  (864 characters)\n" in output.stdout
+    assert "  valid until " in output.stdout
+    assert output.stdout.endswith('\nNext: make run FAULTS="503 429 timeout"\n')
+    assert "eyJ" not in output.stdout
+    assert output.stderr == ""
 
 
 def test_faults() -> None:
-    """Scripted faults are seen as failed attempts."""
-    story = run("503", "reset")
+    """Scripted faults show as failed attempts."""
+    output = run("503", "reset")
 
-    assert story.returncode == 0, story.stderr
-    assert "  plays 503, then reset, then behaves\n" in story.stdout
-    assert "; attempt 2 is in " in story.stdout
-    assert "; attempt 3 is in " in story.stdout
-    assert "; attempt 4" not in story.stdout
+    assert output.returncode == 0, output.stderr
+    assert "  will answer 503, then reset, then normally\n" in output.stdout
+    assert " s (attempt 2)\n" in output.stdout
+    assert " s (attempt 3)\n" in output.stdout
+    assert "(attempt 4)" not in output.stdout
 
 
 def test_failure() -> None:
-    """A run that fails ends with one line and a status."""
-    story = run("401")
+    """A run that fails ends with one line and exit status 1."""
+    output = run("401")
 
-    assert story.returncode == 1
-    assert story.stderr.startswith("No token was published: http://127.0.0.1:")
-    assert story.stderr.count("\n") == 1
+    assert output.returncode == 1
+    assert output.stderr.startswith("No token was published: http://127.0.0.1:")
+    assert output.stderr.count("\n") == 1
 
 
 def test_unknown_fault() -> None:
-    """A word that is no fault is answered with those that are."""
-    story = run("503", "meteor")
+    """An unknown fault is an error that lists the known ones."""
+    output = run("503", "meteor")
 
-    assert story.returncode == 1
-    assert story.stderr.startswith("FAULTS: meteor is no fault; ")
+    assert output.returncode == 1
+    assert output.stderr.startswith("FAULTS: unknown fault 'meteor'; choose from ")
 
 
 def test_half_of_the_credentials() -> None:
-    """Smartcar is asked only with both halves of the credentials."""
-    story = run(SMARTCAR_CLIENT_ID="client_8f3b1c6e")
+    """A client ID without its secret is an error."""
+    output = run(SMARTCAR_CLIENT_ID="client_8f3b1c6e")
 
-    assert story.returncode == 1
-    assert story.stderr == (
-        "SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET go together: set both or none\n"
-    )
+    assert output.returncode == 1
+    assert output.stderr == ("SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET must be set together\n")
 
 
 def test_faults_of_smartcar() -> None:
-    """Faults cannot be asked of Smartcar itself."""
-    story = run(
+    """Faults cannot be scripted for Smartcar itself."""
+    output = run(
         "503", SMARTCAR_CLIENT_ID="client_8f3b1c6e", SMARTCAR_CLIENT_SECRET="kYz7Q2vXw9Lr4TnB"
     )
 
-    assert story.returncode == 1
-    assert story.stderr.startswith("Smartcar plays no FAULTS")
+    assert output.returncode == 1
+    assert output.stderr.startswith("FAULTS needs the fake token endpoint")

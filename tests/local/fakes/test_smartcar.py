@@ -1,4 +1,4 @@
-"""The local token endpoint, where it behaves: as Smartcar's page says."""
+"""FakeSmartcar answers as Smartcar's documentation says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FORM = {
 
 
 def post(endpoint: FakeSmartcar, form: Mapping[str, str]) -> httpx.Response:
-    """Ask for a token."""
+    """Request a token."""
     return httpx.post(endpoint.url, data=form, trust_env=False)
 
 
 def test_token(endpoint: FakeSmartcar) -> None:
-    """A right request gets a token that lives for an hour."""
+    """A correct request gets a token that is valid for an hour."""
     response = post(endpoint, FORM)
 
     assert response.status_code == 200
@@ -34,13 +34,13 @@ def test_token(endpoint: FakeSmartcar) -> None:
 
 
 def test_tokens_differ(endpoint: FakeSmartcar) -> None:
-    """Each request gets a token of its own."""
+    """Each request gets a different token."""
     assert post(endpoint, FORM).json() != post(endpoint, FORM).json()
 
 
 @pytest.mark.parametrize("missing", FORM)
 def test_missing_parameter(endpoint: FakeSmartcar, missing: str) -> None:
-    """A parameter that is missing makes an invalid request."""
+    """A missing parameter is an invalid request."""
     response = post(endpoint, {name: value for name, value in FORM.items() if name != missing})
 
     assert response.status_code == 400
@@ -48,7 +48,7 @@ def test_missing_parameter(endpoint: FakeSmartcar, missing: str) -> None:
 
 
 def test_json_request(endpoint: FakeSmartcar) -> None:
-    """A request that is no form is invalid."""
+    """A request that is not a form is invalid."""
     response = httpx.post(endpoint.url, json=FORM, trust_env=False)
 
     assert response.status_code == 400
@@ -56,7 +56,7 @@ def test_json_request(endpoint: FakeSmartcar) -> None:
 
 
 def test_grant_type(endpoint: FakeSmartcar) -> None:
-    """There is one grant type."""
+    """Other grant types are not supported."""
     response = post(endpoint, {**FORM, "grant_type": "password"})
 
     assert response.status_code == 400
@@ -65,7 +65,7 @@ def test_grant_type(endpoint: FakeSmartcar) -> None:
 
 @pytest.mark.parametrize("parameter", ["client_id", "client_secret"])
 def test_invalid_client(endpoint: FakeSmartcar, parameter: str) -> None:
-    """A client that it does not know is refused."""
+    """An unknown client is rejected."""
     response = post(endpoint, {**FORM, parameter: "mistyped"})
 
     assert response.status_code == 401
@@ -73,7 +73,7 @@ def test_invalid_client(endpoint: FakeSmartcar, parameter: str) -> None:
 
 
 def test_script(endpoint: FakeSmartcar) -> None:
-    """Faults are played in their order, then it behaves."""
+    """Faults are played in order; then requests are answered normally."""
     endpoint.faults.extend(["503", "429"])
 
     responses = [post(endpoint, FORM) for _ in range(3)]
