@@ -1,4 +1,4 @@
-"""A consumer as a Lambda function: Powertools reads the token and keeps it for 5 minutes."""
+"""A consumer as a Lambda function: Powertools reads the token and caches it for 5 minutes."""
 
 import json
 import os

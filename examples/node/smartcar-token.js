@@ -4,28 +4,30 @@ const CACHE_SECONDS = 300;
 const MARGIN_SECONDS = 60;
 const RETRY_SECONDS = 10;
 
-/** The secret has no token that is still valid, or cannot be read and none is at hand. */
+/** No valid token is cached, and the secret holds none or cannot be read. */
 export class NoValidTokenError extends Error {
   name = "NoValidTokenError";
 }
 
 /**
- * Reads the published token when it is needed, for any number of requests at the same time.
+ * Reads the token when it is needed, for any number of concurrent requests.
  *
- * A token is kept for 5 minutes, and not beyond a minute before it expires. It is read once more when
- * the API answers 401, and the request repeated if there is another. While the secret cannot be read,
- * a token that is still valid stays in use.
+ * A token is cached for 5 minutes, but not beyond a minute before it expires. After a 401 the secret is
+ * read again, and the request repeated if the token has changed. Two reads are at least 10 seconds
+ * apart. While the secret cannot be read, a token that is still valid stays in use.
  */
 export class SmartcarToken {
   #token = { access_token: "", expires_at: 0 };
-  #readAgainAt = 0;
+  #readAt = 0;
+  /** @type {unknown} */
+  #error;
   /** @type {Promise<void> | undefined} */
   #reading;
 
   /**
    * @param {string} secretId name or ARN of the token secret
    * @param {object} [options]
-   * @param {SecretsManagerClient} [options.client] without one, the usual one
+   * @param {SecretsManagerClient} [options.client] by default a new one
    * @param {() => number} [options.clock] returns the Unix time in seconds
    */
   constructor(secretId, { client = new SecretsManagerClient(), clock = () => Date.now() / 1000 } = {}) {
@@ -35,10 +37,10 @@ export class SmartcarToken {
   }
 
   /**
-   * Send a request with the token, and once more if that was refused and there is another.
+   * Send a request with the token; after a 401, repeat it if the token has changed.
    *
    * @param {string | URL} url
-   * @param {RequestInit} [init] its body has to be one that can be sent twice, so no stream
+   * @param {RequestInit} [init] its body must not be a stream, which cannot be sent twice
    * @returns {Promise<Response>}
    */
   async fetch(url, init = {}) {
@@ -52,37 +54,61 @@ export class SmartcarToken {
   }
 
   /**
-   * Return a valid access token: the one at hand, unless it is old or the API has refused it.
+   * Return a valid token, and not the one that the API refused, if there is another.
    *
    * @param {string} [refused]
    * @returns {Promise<string>}
    * @throws {NoValidTokenError} there is none
    */
-  async get(refused) {
-    if (this.clock() >= this.#readAgainAt || this.#token.access_token === refused) {
+  async get(refused = "") {
+    // While one request reads, the others wait only if they have no usable token.
+    const usable = this.#token.access_token !== refused && this.clock() < this.#token.expires_at;
+    if (this.#reading ? !usable : this.#isDue(refused)) {
       this.#reading ??= this.#read().finally(() => (this.#reading = undefined));
       await this.#reading;
     }
-    if (this.clock() >= this.#token.expires_at) {
-      throw new NoValidTokenError(`secret ${this.secretId} holds no valid token`);
-    }
-    return this.#token.access_token;
+    if (this.clock() < this.#token.expires_at) return this.#token.access_token;
+    const problem = this.#error ? "cannot be read" : "holds no valid token";
+    throw new NoValidTokenError(`secret ${this.secretId} ${problem}`, { cause: this.#error });
+  }
+
+  /** @param {string} refused */
+  #isDue(refused) {
+    const { access_token, expires_at } = this.#token;
+    const now = this.clock();
+    const age = Math.abs(now - this.#readAt); // the clock may have been set back
+    const isOld = age >= CACHE_SECONDS || now >= expires_at - MARGIN_SECONDS;
+    return age >= RETRY_SECONDS && (isOld || access_token === refused || this.#error !== undefined);
   }
 
   async #read() {
-    const now = this.clock();
     try {
       const secret = await this.client.send(new GetSecretValueCommand({ SecretId: this.secretId }));
-      this.#token = JSON.parse(secret.SecretString ?? "");
+      this.#token = parse(secret.SecretString ?? "");
+      this.#error = undefined;
     } catch (error) {
-      if (now >= this.#token.expires_at) {
-        throw new NoValidTokenError(`secret ${this.secretId} cannot be read`, { cause: error });
-      }
-      this.#readAgainAt = now + RETRY_SECONDS;
-      return;
+      this.#error = error;
     }
-    this.#readAgainAt = Math.min(now + CACHE_SECONDS, this.#token.expires_at - MARGIN_SECONDS);
+    this.#readAt = this.clock();
   }
+}
+
+/**
+ * Return a published token; an error shows nothing of the value.
+ *
+ * @param {string} value
+ * @returns {{ access_token: string, expires_at: number }}
+ */
+function parse(value) {
+  try {
+    const { access_token, expires_at } = JSON.parse(value);
+    if (access_token && typeof access_token === "string" && typeof expires_at === "number") {
+      return { access_token, expires_at };
+    }
+  } catch {
+    // Not passed on: the message may show part of the value.
+  }
+  throw new Error("its value is not a published token");
 }
 
 /**

@@ -1,4 +1,4 @@
-"""Lists the connections of an application: a program that uses the published token."""
+"""Lists the connections of an application with the published token."""
 
 import os
 

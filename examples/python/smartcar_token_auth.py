@@ -1,8 +1,9 @@
-"""Requests to Smartcar's API with the published token: an authentication for httpx."""
+"""Requests to Smartcar's API with the published token: authentication for httpx."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -21,20 +22,20 @@ RETRY_SECONDS = 10
 
 
 class NoValidTokenError(Exception):
-    """The secret has no token that is still valid, or cannot be read and none is at hand."""
+    """No valid token is cached, and the secret holds none or cannot be read."""
 
 
 class SmartcarTokenAuth(httpx.Auth):
     """
     Reads the token when it is needed, for sync and async clients, any number of threads and tasks.
 
-    A token is kept for 5 minutes, and not beyond a minute before it expires. It is read once more
-    when the API answers 401, and the request repeated if there is another. While the secret cannot
-    be read, a token that is still valid stays in use.
+    A token is cached for 5 minutes, but not beyond a minute before it expires. After a 401 the
+    secret is read again, and the request repeated if the token has changed. Two reads are at least
+    10 seconds apart. While the secret cannot be read, a token that is still valid stays in use.
 
     Args:
         secret_id: Name or ARN of the token secret.
-        client: A boto3 client of Secrets Manager; without one, the usual one.
+        client: A boto3 client for Secrets Manager; by default a new one.
         clock: Returns the Unix time in seconds.
     """
 
@@ -45,41 +46,46 @@ class SmartcarTokenAuth(httpx.Auth):
         self._client = client or boto3.client("secretsmanager")
         self._clock = clock
         self._lock = threading.Lock()
-        self._token: dict[str, Any] = {"access_token": "", "expires_at": 0}
-        self._read_again_at = 0.0
+        self._token = "", 0.0
+        self._read_at = 0.0
+        self._error: Exception | None = None
 
     def get(self, refused: str = "") -> str:
-        """
-        Return a valid access token: the one at hand, unless it is old or the API has `refused` it.
+        """Return a valid token, and not the one that the API `refused`, if there is another."""
+        token, expires_at = self._token
+        usable = token != refused and self._clock() < expires_at
+        # While one thread reads, the others wait only if they have no usable token.
+        if self._is_due(refused) and self._lock.acquire(blocking=not usable):
+            try:
+                if self._is_due(refused):
+                    self._read()
+            finally:
+                self._lock.release()
+        token, expires_at = self._token
+        if self._clock() < expires_at:
+            return token
+        problem = "cannot be read" if self._error else "holds no valid token"
+        raise NoValidTokenError(f"secret {self._secret_id} {problem}") from self._error
 
-        Raises:
-            NoValidTokenError: There is none.
-        """
-        with self._lock:
-            now = self._clock()
-            if now >= self._read_again_at or self._token["access_token"] == refused:
-                self._read(now)
-            if now >= self._token["expires_at"]:
-                raise NoValidTokenError(f"secret {self._secret_id} holds no valid token")
-            return str(self._token["access_token"])
+    def _is_due(self, refused: str) -> bool:
+        token, expires_at = self._token
+        now = self._clock()
+        age = abs(now - self._read_at)  # the clock may have been set back
+        is_old = age >= CACHE_SECONDS or now >= expires_at - MARGIN_SECONDS
+        return age >= RETRY_SECONDS and (is_old or token == refused or self._error is not None)
 
-    def _read(self, now: float) -> None:
+    def _read(self) -> None:
         try:
             secret = self._client.get_secret_value(SecretId=self._secret_id)
-            self._token = json.loads(secret["SecretString"])
+            self._token, self._error = _parse(secret.get("SecretString", "")), None
         except (BotoCoreError, ClientError, ValueError) as error:
-            if now >= self._token["expires_at"]:
-                raise NoValidTokenError(f"secret {self._secret_id} cannot be read") from error
-            self._read_again_at = now + RETRY_SECONDS
-        else:
-            self._read_again_at = min(
-                now + CACHE_SECONDS, self._token["expires_at"] - MARGIN_SECONDS
-            )
+            self._error = error
+        self._read_at = self._clock()
 
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send a request with the token, and once more if that was refused and there is another."""
+        """Send a request with the token; after a 401, repeat it if the token has changed."""
         token = self.get()
         response = yield _with(token, request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -90,13 +96,23 @@ class SmartcarTokenAuth(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Do the same without holding up the event loop."""
+        """Do the same without blocking the event loop."""
         token = await asyncio.to_thread(self.get)
         response = yield _with(token, request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             newer = await asyncio.to_thread(self.get, token)
             if newer != token:
                 yield _with(newer, request)
+
+
+def _parse(value: str) -> tuple[str, float]:
+    """Return a published token and its expires_at; an error shows nothing of the value."""
+    with contextlib.suppress(ValueError, RecursionError):
+        match json.loads(value):
+            case {"access_token": str(token), "expires_at": int() | float() as expires_at}:
+                if token and not isinstance(expires_at, bool):
+                    return token, expires_at
+    raise ValueError("its value is not a published token")
 
 
 def _with(token: str, request: httpx.Request) -> httpx.Request:

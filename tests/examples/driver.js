@@ -1,26 +1,21 @@
-// Asks with the Node.js example what the lines of standard input say, and answers each with a line:
-// "get" and "many N" with the statuses or the error, "age N" makes the clock go N seconds.
+// Drives the Node.js example: for each line of standard input, writes a line of JSON.
+// "get 100" sends 100 requests at once and writes their statuses or errors; "age 10" lets 10 s pass.
 import { createInterface } from "node:readline";
+import { inspect } from "node:util";
 
 import { SmartcarToken } from "../../examples/node/smartcar-token.js";
 
-let seconds = 0;
-const token = new SmartcarToken(process.env.TOKEN_SECRET_ID, {
-  clock: () => Date.now() / 1000 + seconds,
-});
+let now = Date.now() / 1000;
+const token = new SmartcarToken(process.env.TOKEN_SECRET_ID, { clock: () => now });
+const get = () =>
+  token.fetch(`${process.env.SMARTCAR_API_URL}/connections`).then(
+    (response) => String(response.status),
+    (error) => inspect(error),
+  );
 
 for await (const line of createInterface({ input: process.stdin })) {
   const [word, number] = line.split(" ");
-  if (word === "age") {
-    seconds += Number(number);
-    console.log(JSON.stringify([]));
-    continue;
-  }
-  const requests = Array.from({ length: Number(number ?? 1) }, () =>
-    token.fetch(`${process.env.SMARTCAR_API_URL}/connections`).then(
-      (response) => response.status,
-      (error) => `${error.name}: ${error.message}`,
-    ),
-  );
+  if (word === "age") now += Number(number);
+  const requests = word === "get" ? Array.from({ length: Number(number) }, get) : [];
   console.log(JSON.stringify(await Promise.all(requests)));
 }
