@@ -68,8 +68,12 @@ def aws() -> Iterator[Any]:
 
 def publish(aws: Any, age_seconds: int, secret: str = SECRET) -> None:
     """Publish a token that was issued some time ago."""
-    token = AccessToken("eyJ0b2tlbg", 3600, int(time.time()) - age_seconds)
-    aws("secretsmanager").put_secret_value(SecretId=secret, SecretString=token.to_json())
+    store(aws, AccessToken("eyJ0b2tlbg", 3600, int(time.time()) - age_seconds).to_json(), secret)
+
+
+def store(aws: Any, value: str, secret: str = SECRET) -> None:
+    """Put a value into a secret."""
+    aws("secretsmanager").put_secret_value(SecretId=secret, SecretString=value)
 
 
 def count(aws: Any, minutes_ago: int, *metrics: str) -> None:
@@ -164,10 +168,9 @@ def alarm_state(aws: Any, name: str, state: str) -> None:
     aws("cloudwatch").set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
 
 
-def ref(deployment: Deployment, name: str, value: str | None) -> Deployment:
-    """Point a name to something else, or remove it."""
-    refs = {**deployment.refs, name: value}
-    return replace(deployment, refs={name: ref for name, ref in refs.items() if ref})
+def ref(deployment: Deployment, **changes: str) -> Deployment:
+    """Point names to something else."""
+    return replace(deployment, refs={**deployment.refs, **changes})
 
 
 def fail_replica(aws: Any, _: Deployment) -> None:
@@ -190,70 +193,50 @@ def overdue(aws: Any, _: Deployment) -> None:
     alarm_state(aws, "TokenOverdueAlarm", "ALARM")
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda aws, _: publish(aws, 7200), "bad  Token        expired on 20"),
-        (
-            lambda aws, _: aws("secretsmanager").put_secret_value(
-                SecretId=SECRET, SecretString="eyJ"
-            ),
-            "bad  Token        no valid token: it is not a JSON object",
-        ),
-        (
-            lambda aws, _: aws("scheduler").update_schedule(**SCHEDULE, State="DISABLED"),
-            "bad  Schedule     rate(50 minutes), disabled",
-        ),
-        (
-            lambda aws, _: aws("scheduler").delete_schedule(Name="schedule"),
-            "bad  Schedule     cannot be read: GetSchedule, ResourceNotFoundException",
-        ),
-        (
-            lambda aws, _: alarm_state(aws, "TokenGapAlarm", "ALARM"),
-            "bad  Alarm        TokenGapAlarm is in ALARM; see docs/operations.md",
-        ),
-        (
-            lambda aws, _: alarm_state(aws, "TokenOverdueAlarm", "ALARM"),
-            "warn Alarm        TokenOverdueAlarm is in ALARM, although the token is fresh",
-        ),
-        (overdue, "bad  Alarm        TokenOverdueAlarm is in ALARM; see docs/operations.md"),
-        (
-            lambda aws, _: aws("cloudwatch").delete_alarms(AlarmNames=["TokenGapAlarm"]),
-            "bad  Alarm        TokenGapAlarm no longer exists",
-        ),
-        (unsubscribe, "warn Notified     nobody is subscribed to AlarmTopic"),
-        (fail_replica, "bad  Replica      ap-south-1 failed: Replication failed"),
-        (
-            lambda aws, _: aws("sqs").send_message(QueueUrl="q", MessageBody="{}"),
-            "warn Dead letters 1 in UndeliveredQueue",
-        ),
-        (
-            lambda aws, _: count(aws, 5, "TokenRotated", "CredentialsFallback"),
-            "warn Credentials  the last rotation used the previous version",
-        ),
-        (lambda _, d: replace(d, state="UPDATE_ROLLBACK_COMPLETE"), "bad  Stack "),
-        (lambda _, d: replace(d, state="UPDATE_IN_PROGRESS"), "warn Stack "),
-        (lambda _, d: replace(d, alarms={}), "bad  Alarm        the stack has no alarms"),
-        (
-            lambda _, d: ref(d, "TokenSecret", "empty"),
-            "bad  Token        no valid token: the secret",
-        ),
-        (
-            lambda _, d: ref(d, "CredentialsSecretArn", "empty"),
-            "bad  Credentials  the credentials ",
-        ),
-        (lambda _, d: ref(d, "AlarmTopic", None), "bad  Notified     the stack has no AlarmTopic"),
-    ],
-)
-def test_problem(
-    aws: Any, deployment: Deployment, show: Show, change: Change, expected: str
-) -> None:
+PROBLEMS: dict[str, Change] = {
+    "bad Stack": lambda _, stack: replace(stack, state="UPDATE_ROLLBACK_COMPLETE"),
+    "warn Stack": lambda _, stack: replace(stack, state="UPDATE_IN_PROGRESS"),
+    "bad Token expired on 20": lambda aws, _: publish(aws, 7200),
+    "bad Token no valid token: the secret has no": lambda _, stack: ref(stack, TokenSecret="empty"),
+    "bad Token no valid token: it is not a JSON": lambda aws, _: store(aws, "eyJ"),
+    "bad Schedule rate(50 minutes), disabled": lambda aws, _: aws("scheduler").update_schedule(
+        **SCHEDULE, State="DISABLED"
+    ),
+    "bad Schedule cannot be read: GetSchedule, ResourceNotFoundException": lambda aws, _: aws(
+        "scheduler"
+    ).delete_schedule(Name="schedule"),
+    "bad Alarm TokenGapAlarm is in": lambda aws, _: alarm_state(aws, "TokenGapAlarm", "ALARM"),
+    "bad Alarm TokenOverdueAlarm is in ALARM; see docs/operations.md": overdue,
+    "warn Alarm TokenOverdueAlarm is in ALARM, although the token is fresh": lambda aws, _: (
+        alarm_state(aws, "TokenOverdueAlarm", "ALARM")
+    ),
+    "bad Alarm TokenGapAlarm no longer exists": lambda aws, _: aws("cloudwatch").delete_alarms(
+        AlarmNames=["TokenGapAlarm"]
+    ),
+    "bad Alarm the stack has no alarms": lambda _, stack: replace(stack, alarms={}),
+    "bad Replica ap-south-1 failed: Replication failed": fail_replica,
+    "bad Credentials the cred": lambda _, stack: ref(stack, CredentialsSecretArn="empty"),
+    "bad Dead letters the stack has no UndeliveredQueue": lambda _, stack: replace(
+        stack, refs={name: id_ for name, id_ in stack.refs.items() if name != "UndeliveredQueue"}
+    ),
+    "warn Notified nobody is subscribed to AlarmTopic": unsubscribe,
+    "warn Dead letters 1 in UndeliveredQueue": lambda aws, _: aws("sqs").send_message(
+        QueueUrl="q", MessageBody="{}"
+    ),
+    "warn Credentials the last rotation used the previous": lambda aws, _: count(
+        aws, 5, "TokenRotated", "CredentialsFallback"
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", PROBLEMS)
+def test_problem(aws: Any, deployment: Deployment, show: Show, expected: str) -> None:
     """Each problem is one line with its mark, and only a bad one makes the exit status 1."""
-    changed = change(aws, deployment)
+    changed = PROBLEMS[expected](aws, deployment)
     exit_status, lines = show(changed if isinstance(changed, Deployment) else deployment)
 
     (line,) = [line for line in lines if not line.startswith("ok ")]
-    assert line.startswith(expected)
+    assert " ".join(line.split()).startswith(expected)
     assert exit_status == int(expected.startswith("bad"))
 
 
@@ -287,9 +270,6 @@ def test_unconfirmed_subscription(deployment: Deployment, show: Show) -> None:
         ("GetSchedule", "AccessDeniedException", ["warn Schedule"]),
         ("DescribeAlarms", "AccessDenied", ["warn Alarm"]),
         ("ListSubscriptionsByTopic", "AuthorizationError", ["warn Notified"]),
-        ("DescribeSecret", "AccessDeniedException", ["warn Replica"]),
-        ("GetQueueAttributes", "AccessDenied", ["warn Dead letters"]),
-        ("ListSecretVersionIds", "AccessDeniedException", ["warn Credentials"]),
         ("GetMetricData", "AccessDenied", ["warn Credentials", "warn Runs"]),
     ],
 )
@@ -307,21 +287,9 @@ def test_missing_permission(
     ]
 
 
-def test_color(deployment: Deployment, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Marks have a color on a terminal, unless NO_COLOR is set."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    _, colored = show(deployment)
-    monkeypatch.setenv("NO_COLOR", "1")
-    _, plain = show(deployment)
-
-    assert colored[0].startswith("\x1b[32mok")
-    assert plain[0].startswith("ok ")
-
-
 def test_wait(aws: Any, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting ends with the first valid token."""
-    new = ref(deployment, "TokenSecret", "empty")
+    new = ref(deployment, TokenSecret="empty")
     monkeypatch.setattr("time.sleep", lambda _: publish(aws, 0, "empty"))
 
     status.wait_for_token(new)
@@ -331,7 +299,7 @@ def test_wait(aws: Any, deployment: Deployment, monkeypatch: pytest.MonkeyPatch)
 
 def test_wait_in_vain(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting ends after five minutes without a valid token."""
-    new = ref(deployment, "TokenSecret", "empty")
+    new = ref(deployment, TokenSecret="empty")
     with freeze_time() as clock:
         started_at = time.time()
         monkeypatch.setattr("time.sleep", clock.tick)

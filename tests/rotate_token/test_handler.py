@@ -12,12 +12,7 @@ import pytest
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from local.fakes.smartcar import Answer, FakeSmartcar
-from rotate_token.errors import (
-    ConfigurationError,
-    CredentialsError,
-    TokenEndpointUnavailableError,
-    TokenRequestRefusedError,
-)
+from rotate_token.errors import TokenRequestRefusedError
 
 if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
@@ -102,62 +97,21 @@ def test_any_event(invoke: Invoke, event: object) -> None:
 def test_failed_attempts(
     invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each failed attempt is logged and counted before the next one begins."""
-    endpoint.faults.extend(["503", "html"])
-
-    invoke()
-
-    lines = output(capsys)
-    assert ["_aws" in line for line in lines] == [False, True, False, True, True, False]
-    assert metrics(lines) == [{"AttemptFailed": 1}, {"AttemptFailed": 1}, {"TokenRotated": 1}]
-    failure = f"Attempt failed: {endpoint.url} answered"
-    first, second = warnings(lines)
-    assert first.startswith(f"{failure} 503 temporarily_unavailable; retrying in ")
-    assert first.endswith(" s (attempt 2)")
-    assert second.startswith(f"{failure} 200 with something other than a JSON object; retrying in ")
-
-
-def test_failed_run(
-    invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run that fails raises, and reports its last attempt as well."""
-    endpoint.faults.append("400")
+    """Each failed attempt is logged and counted before the next one begins, the last one too."""
+    endpoint.faults.extend(["503", "html", "400"])
 
     with pytest.raises(TokenRequestRefusedError):
         invoke()
 
     lines = output(capsys)
-    assert metrics(lines) == [{"AttemptFailed": 1}]
-    assert warnings(lines) == [
-        f"Attempt failed: {endpoint.url} answered 400 invalid_request; giving up"
-    ]
-
-
-def test_no_time(invoke: Invoke, endpoint: FakeSmartcar) -> None:
-    """A run with little time left makes one attempt."""
-    endpoint.faults.extend(["503", "503"])
-
-    with pytest.raises(TokenEndpointUnavailableError):
-        invoke(SCHEDULED, LocalContext(10))
-
-    assert len(endpoint.requests) == 1
-
-
-def test_no_credentials(
-    invoke: Invoke,
-    secrets_manager: FakeSecretsManager,
-    endpoint: FakeSmartcar,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A run without usable credentials raises, and its failed attempt is counted."""
-    for _ in range(2):
-        secrets_manager.client.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretString="{}")
-
-    with pytest.raises(CredentialsError):
-        invoke()
-
-    assert endpoint.requests == []
-    assert metrics(output(capsys)) == [{"AttemptFailed": 1}]
+    assert ["_aws" in line for line in lines] == [False, True] * 3
+    assert metrics(lines) == [{"AttemptFailed": 1}] * 3
+    failure = f"Attempt failed: {endpoint.url} answered"
+    first, second, third = warnings(lines)
+    assert first.startswith(f"{failure} 503 temporarily_unavailable; retrying in ")
+    assert first.endswith(" s (attempt 2)")
+    assert second.startswith(f"{failure} 200 with something other than a JSON object; retrying in ")
+    assert third == f"{failure} 400 invalid_request; giving up"
 
 
 def test_unreadable_token(
@@ -234,11 +188,3 @@ def test_no_debug_lines(
 
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in names)
-
-
-def test_configuration(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing setting stops the function before it handles any event."""
-    monkeypatch.delenv("TOKEN_SECRET_ID")
-
-    with pytest.raises(ConfigurationError, match="^TOKEN_SECRET_ID is not set; "):
-        invoke()

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.errors import (
     CredentialsError,
     InvalidClientError,
     RotationError,
-    SecretsManagerError,
     SecretsManagerUnavailableError,
     TokenEndpointUnavailableError,
 )
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rotate_token.credentials import ClientCredentials
 
 NOW = 1_800_000_000
+FIRST = FakeSmartcar.client_secret
 
 
 class Scene:
@@ -220,26 +221,6 @@ def test_retried(scene: Scene) -> None:
     assert scene.published()["issued_at"] == int(NOW + sum(scene.waits))
 
 
-def test_deadline(scene: Scene) -> None:
-    """A run stops trying in time, and the old token stays."""
-    scene.publish_old(3000)
-    scene.answers = [503] * 100
-
-    with pytest.raises(TokenEndpointUnavailableError):
-        scene.rotate()
-
-    assert 855 - 30 < scene.now - NOW < 855
-    assert scene.published()["access_token"] == OLD.access_token
-
-
-def test_no_token_secret(scene: Scene) -> None:
-    """A token that cannot be published is an error."""
-    scene.secrets.delete_secret(SecretId=TOKEN_SECRET_ID, ForceDeleteWithoutRecovery=True)
-
-    with pytest.raises(SecretsManagerError):
-        scene.rotate()
-
-
 @pytest.mark.parametrize(
     ("operation", "after_calls"),
     [("get_secret_value", 0), ("get_secret_value", 1), ("put_secret_value", 0)],
@@ -306,62 +287,31 @@ def test_unusable_credentials(scene: Scene, value: str) -> None:
     ]
 
 
-def test_both_rejected(scene: Scene) -> None:
-    """If both are rejected, the run fails, each rejection is reported, and neither is shown."""
-    scene.store_client_secret("revoked")
-    scene.store_client_secret("mistyped")
-
-    with pytest.raises(InvalidClientError):
-        scene.rotate()
-
-    assert scene.asked_with == ["mistyped", "revoked"]
-    reports = [f"{error}; {what_follows}" for error, what_follows in scene.failures]
-    assert len(reports) == 2
-    assert not any("revoked" in report or "mistyped" in report for report in reports)
-
-
-def test_same_credentials(scene: Scene) -> None:
-    """Previous credentials that do not differ are not tried."""
-    scene.store_client_secret("revoked")
-    scene.store_client_secret("revoked")
-
-    with pytest.raises(InvalidClientError):
-        scene.rotate()
-
-    assert scene.asked_with == ["revoked"]
-    assert [what_follows for _, what_follows in scene.failures] == ["giving up"]
-
-
-def test_no_previous_credentials(scene: Scene) -> None:
-    """Without previous credentials, the rejection of the current ones is the error."""
+@pytest.mark.parametrize(
+    ("stored", "asked_with", "error"),
+    [
+        ([], ["revoked"], InvalidClientError),
+        (["mistyped"], ["mistyped", "revoked"], InvalidClientError),
+        (["mistyped", "mistyped"], ["mistyped"], InvalidClientError),
+        (["", "mistyped"], ["mistyped"], InvalidClientError),
+        (["", ""], [], CredentialsError),
+    ],
+    ids=["no previous", "both rejected", "both the same", "previous unusable", "both unusable"],
+)
+def test_no_good_credentials(
+    scene: Scene, stored: list[str], asked_with: list[str], error: type[RotationError]
+) -> None:
+    """Without good credentials the run fails, each failure is reported, and no secret shown."""
     scene.accepted = set()
+    for client_secret in stored:
+        scene.store_client_secret(client_secret)
 
-    with pytest.raises(InvalidClientError):
+    with pytest.raises(error):
         scene.rotate()
 
-    assert len(scene.asked_with) == 1
-
-
-def test_unusable_previous_credentials(scene: Scene) -> None:
-    """If the previous credentials cannot be used, the error is about the current ones."""
-    scene.store_credentials("{}")
-    scene.store_client_secret("mistyped")
-
-    with pytest.raises(InvalidClientError):
-        scene.rotate()
-
-    assert scene.asked_with == ["mistyped"]
-
-
-def test_no_usable_credentials(scene: Scene) -> None:
-    """If neither can be used, nothing is requested, and the error is about the current ones."""
-    scene.store_credentials("{}")
-    scene.store_credentials("in the middle of an edit")
-
-    with pytest.raises(CredentialsError, match="not a JSON object"):
-        scene.rotate()
-
-    assert scene.asked_with == []
+    assert ["revoked" if secret == FIRST else secret for secret in scene.asked_with] == asked_with
+    assert len(scene.failures) == max(1, len(asked_with))
+    assert not any("mistyped" in f"{failure} {step}" for failure, step in scene.failures)
 
 
 def test_outage_during_the_fallback(scene: Scene) -> None:

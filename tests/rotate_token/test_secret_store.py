@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -44,25 +44,24 @@ def test_read_credentials(store: SecretStore, secrets: SecretsManagerClient) -> 
     assert store.read_credentials("AWSPREVIOUS") == ClientCredentials(**CLIENT)
 
 
-def test_no_credentials_secret(store: SecretStore) -> None:
-    """A credentials secret that does not exist is named."""
-    with pytest.raises(CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*not exist"):
-        store.read_credentials()
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "it does not exist or has no value"),
+        ({"SecretBinary": b"kYz7Q2vXw9Lr4TnB"}, "it is not a JSON object"),
+        ({"SecretString": '{"client_id": "client_8f3b1c6e"}'}, "its client_secret is missing"),
+    ],
+)
+def test_no_credentials(
+    store: SecretStore, secrets: SecretsManagerClient, value: Any, problem: str
+) -> None:
+    """A credentials secret without usable credentials is named, with what to store in it."""
+    if value:
+        secrets.create_secret(Name=CREDENTIALS_SECRET_ID, **value)
 
-
-def test_binary_credentials_secret(store: SecretStore, secrets: SecretsManagerClient) -> None:
-    """A binary credentials secret is named, and how to store it instead."""
-    secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretBinary=b"kYz7Q2vXw9Lr4TnB")
-
-    with pytest.raises(CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*; store .* its"):
-        store.read_credentials()
-
-
-def test_credentials_secret_without_key(store: SecretStore, secrets: SecretsManagerClient) -> None:
-    """A key that the credentials secret lacks is named, with the secret."""
-    secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString='{"client_id": "client_8f3b"}')
-
-    with pytest.raises(CredentialsError, match="smartcar/.*: its client_secret is missing"):
+    with pytest.raises(
+        CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*: {problem}.*; s"
+    ):
         store.read_credentials()
 
 
