@@ -1,311 +1,232 @@
 """
-How long may Smartcar, or AWS, be away before consumers notice: what `make simulate` starts.
+How long an outage leaves consumers without a valid token: what `make simulate` starts.
 
-The tables go to the terminal and into ``docs/outages.md``, the charts beside it.
+With ``WRITE=1`` the tables go into ``docs/outages.md``, and the charts beside it.
 """
 
 from __future__ import annotations
 
-import logging
-import statistics
-from concurrent.futures import ProcessPoolExecutor
+import signal
 from itertools import product
+from multiprocessing import Pool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import mean
+from typing import TYPE_CHECKING, NamedTuple
 
+from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
+from rotate_token.rotation import FRESH_SHARE, RESERVED_SECONDS
+from rotate_token.token_endpoint import ATTEMPT_SECONDS
 from studies import report
-from studies.benchmark import US_DOLLARS_PER_GB_SECOND
+from studies.prices import us_dollars
 from studies.world import (
-    SLACK_SECONDS,
-    STACK,
-    Outcome,
+    LIFETIME_SECONDS,
+    MEMORY_MB,
+    PERIOD_SECONDS,
+    POLICIES,
+    RETRY_WAITS_SECONDS,
+    SCHEDULER_PRECISION_SECONDS,
+    TIMEOUT_SECONDS,
     Scenario,
-    plain_script,
-    simulate,
-    this_project,
-    three_quick_retries,
+    play,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from studies.world import Policy
+    from collections.abc import Iterator
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 YEAR = 365 * DAY
 
-POLICIES: dict[str, Policy] = {
-    "this project": this_project,
-    "three quick retries": three_quick_retries,
-    "plain script": plain_script,
-}
-PERIODS_MINUTES = (10, 15, 30, 45, 50, 55)
-INCIDENTS_MINUTES = (25, 28, 49, 116)
-"""How long the public incidents of a hosted identity provider lasted."""
-OUTAGES_MINUTES = (5, 10, *INCIDENTS_MINUTES, 240)
-CHART_MINUTES = (1, 3, 5, 8, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120)
-SAFE_MINUTES = int(SLACK_SECONDS / MINUTE)
-"""How long an outage may last without a gap, in whole minutes."""
-PHASES = 10
-"""At how many moments of the cycle an outage begins, one after the other."""
-
-SCENARIOS = (
-    Scenario("no faults"),
-    Scenario("5 % of requests fail", failing=0.05),
-    Scenario("20 % of requests fail", failing=0.2),
-    Scenario("50 % of requests fail", failing=0.5),
-    Scenario("answers take 1 to 20 s", answers_in=(1, 20)),
-    Scenario("20 % fail, and one request a minute is allowed", failing=0.2, at_most_every=60),
-    *(
-        Scenario(
-            f"one outage of {minutes} minutes", outages=((5 * DAY, 5 * DAY + minutes * MINUTE),)
-        )
-        for minutes in INCIDENTS_MINUTES
-    ),
-    Scenario(
-        "flapping for 4 hours, 5 minutes away and 5 there",
-        outages=tuple((5 * DAY + n * 600, 5 * DAY + n * 600 + 300) for n in range(24)),
-    ),
-    Scenario("20 % of calls of Secrets Manager are throttled", throttled=0.2),
-    Scenario("Secrets Manager is away for 28 minutes", aws_away=(5 * DAY, 5 * DAY + 28 * MINUTE)),
-    Scenario("20 % of ticks twice, 20 % up to 5 minutes late", repeated=0.2, late=0.2),
-    Scenario("a wrong client secret for an hour", wrong_secret=(5 * DAY, 5 * DAY + HOUR)),
-    Scenario(
-        "… and the one before it is revoked",
-        wrong_secret=(5 * DAY, 5 * DAY + HOUR),
-        revoked=True,
-    ),
+RECOVERY_SECONDS = LONGEST_BACKOFF_SECONDS + ATTEMPT_SECONDS
+"""An active run has a token this long after the end of an outage."""
+SLACK_SECONDS = LIFETIME_SECONDS - PERIOD_SECONDS - SCHEDULER_PRECISION_SECONDS - RECOVERY_SECONDS
+"""An outage of this length leaves no gap, whenever it starts."""
+FRESH_SECONDS = FRESH_SHARE * LIFETIME_SECONDS
+PAUSE_SECONDS = (
+    PERIOD_SECONDS
+    + SCHEDULER_PRECISION_SECONDS
+    - sum(RETRY_WAITS_SECONDS)
+    - (1 + len(RETRY_WAITS_SECONDS)) * (TIMEOUT_SECONDS - RESERVED_SECONDS)
 )
+"""The longest time from the last attempt of Lambda's last retry to the next scheduled run."""
 
-DOCUMENT = Path("docs", "outages.md")
+DEFAULT_MINUTES = int(PERIOD_SECONDS / MINUTE)
+SAFE_MINUTES = int(SLACK_SECONDS / MINUTE)
+PERIODS_MINUTES = (10, 15, 30, 40, 50)
+INCIDENTS_MINUTES = (25, 28, 49, 116)
+"""The lengths of the public incidents of a hosted identity provider."""
+OUTAGES_MINUTES = (5, 10, 15, *INCIDENTS_MINUTES)
+CHART_MINUTES = sorted({1, 3, 5, 8, 10, 15, 20, 35, 60, 80, 100, *INCIDENTS_MINUTES})
 
-Task = tuple[Scenario, int, str]
+DOCS = Path("docs")
+
+
+class Case(NamedTuple):
+    """
+    A policy, a schedule, and outages of one length.
+
+    One outage begins in each phase of the schedule, the first one just before a scheduled run.
+    """
+
+    minutes: int
+    period_minutes: int = DEFAULT_MINUTES
+    policy: str = "this project"
+    phases: int = 12
+
+
+SAFE_CASE = Case(SAFE_MINUTES, phases=100)
 
 
 def main() -> None:
-    """Simulate everything, write it down and draw it."""
-    with ProcessPoolExecutor(initializer=logging.disable) as pool:
-        year = pool.submit(play, (Scenario("a year", seconds=YEAR), 0, "this project"))
-        tasks = [(scenario, 0, policy) for scenario, policy in product(SCENARIOS, POLICIES)]
-        stories = list(pool.map(play, tasks))
-        by_period = {
-            period: list(pool.map(play, single_outages(OUTAGES_MINUTES, period * MINUTE)))
-            for period in PERIODS_MINUTES
-        }
-        by_policy = {
-            policy: list(pool.map(play, single_outages(CHART_MINUTES, STACK.period, policy)))
-            for policy in POLICIES
-        }
-        short = list(
-            pool.map(play, single_outages([SAFE_MINUTES], STACK.period, phases=10 * PHASES))
-        )
-        days = list(
-            pool.map(
-                play,
-                [
-                    (Scenario("a day", seconds=DAY, period=period * MINUTE), 0, "this project")
-                    for period in PERIODS_MINUTES
-                ],
-            )
-        )
-    gaps = {
-        period: gaps_by_length(OUTAGES_MINUTES, outcomes) for period, outcomes in by_period.items()
+    """Simulate all cases, and report."""
+    distinct = {
+        SAFE_CASE,
+        *(Case(minutes, period) for minutes, period in product(OUTAGES_MINUTES, PERIODS_MINUTES)),
+        *(Case(minutes, policy=policy) for minutes, policy in product(CHART_MINUTES, POLICIES)),
     }
-    dollars = [30 * dollars_of(day) for day in days]
-    shares = [availability(gaps[period]) for period in PERIODS_MINUTES]
-    paragraphs = [
-        promise(year.result(), short, by_period[int(STACK.period / MINUTE)]),
-        "**The worst gap**, in minutes, by schedule and by the length of an outage",
+    # The longest first, so that all processes finish at about the same time.
+    cases = sorted(distinct, reverse=True)
+    # Ctrl-C ends this process, which then ends the pool.
+    with Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        results = report.track(pool.imap(play_case, cases), "Simulating outages", len(cases))
+        gaps = dict(zip(cases, results, strict=True))
+    paragraphs = (
+        describe_promise(gaps[SAFE_CASE]),
+        "**Minutes without a valid token** after an outage at the worst moment, by schedule:",
         report.table(
             ("schedule", *(f"{minutes} min" for minutes in OUTAGES_MINUTES)), worst_gaps(gaps)
         ),
-        f"**A year with incidents of {listed(INCIDENTS_MINUTES)} minutes**, at an average moment",
+        "**Minutes without a valid token in a year** with these outages, at average moments:",
         report.table(
-            ("schedule", "time with a valid token", "Lambda, US$ a month"),
-            (
-                (f"{period} min", f"{share:.4%}", f"{price:.3f}")
-                for period, share, price in zip(PERIODS_MINUTES, shares, dollars, strict=True)
-            ),
+            ("policy", *(f"{minutes} min" for minutes in INCIDENTS_MINUTES), "total", "available"),
+            average_gaps(gaps),
         ),
-        "**Thirty days of each scenario**, at the default schedule",
-        report.table(
-            (
-                "scenario",
-                "policy",
-                "valid",
-                "longest gap, min",
-                "valid again after, s",
-                "requests",
-                "writes",
-                "Lambda, s",
-                "US$",
-            ),
-            map(describe, tasks, stories),
-        ),
-    ]
-    report.write(DOCUMENT, "\n\n".join(paragraphs))
-    draw_timeline(Path("docs", "outage.svg"))
-    draw_policies(by_policy, Path("docs", "policies.svg"))
-    draw_schedules(shares, dollars, Path("docs", "schedules.svg"))
+    )
+    report.write(DOCS / "outages.md", "\n\n".join(paragraphs))
+    draw_outage()
+    draw_policies(gaps)
+    draw_schedules(gaps)
 
 
-def play(task: Task) -> Outcome:
-    """Simulate one scenario, in a process of the pool."""
-    scenario, seed, policy = task
-    return simulate(scenario, seed, POLICIES[policy])
+def play_case(case: Case) -> list[float]:
+    """Simulate the outages of a case, and return the minutes without a valid token after each."""
+    period = case.period_minutes * MINUTE
+    gaps = []
+    for phase in range(case.phases):
+        begin = (2 + phase / case.phases) * period
+        end = begin + case.minutes * MINUTE
+        scenario = Scenario(seconds=end + 2 * HOUR, period=period, outages=((begin, end),))
+        gaps.append(play(scenario, phase, POLICIES[case.policy]).gap_seconds / MINUTE)
+    return gaps
 
 
-def single_outages(
-    lengths: Iterable[float],
-    period: float,
-    policy: str = "this project",
-    phases: int = PHASES,
-) -> Iterator[Task]:
-    """Let an outage of each length begin at each phase of the cycle."""
-    for minutes, phase in product(lengths, range(phases)):
-        begin = 2 * HOUR + phase * period / phases
-        end = begin + minutes * MINUTE
-        scenario = Scenario("", seconds=end + 2 * HOUR, period=period, outages=((begin, end),))
-        yield scenario, phase, policy
-
-
-def gaps_by_length(lengths: Iterable[int], outcomes: list[Outcome]) -> dict[int, list[float]]:
-    """Sort the gaps of `single_outages` by the outages' length, in seconds."""
-    gaps = iter([outcome.longest_gap for outcome in outcomes])
-    return {length: [next(gaps) for _ in range(PHASES)] for length in lengths}
-
-
-def availability(gaps: dict[int, list[float]]) -> float:
-    """Return the share of a year with a valid token, if each incident comes once."""
-    return 1 - sum(statistics.mean(gaps[minutes]) for minutes in INCIDENTS_MINUTES) / YEAR
-
-
-def dollars_of(outcome: Outcome) -> float:
-    """Return what Lambda's time costs."""
-    return outcome.lambda_seconds * STACK.memory_mb / 1024 * US_DOLLARS_PER_GB_SECOND
-
-
-def listed(numbers: Iterable[int]) -> str:
-    """Write numbers as a list."""
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} and {last}"
-
-
-def promise(year: Outcome, short: list[Outcome], outcomes: list[Outcome]) -> str:
-    """Say what holds at the default schedule."""
-    ends = [
-        scenario.outages[0][1] for scenario, _, _ in single_outages(OUTAGES_MINUTES, STACK.period)
-    ]
-    waits: dict[bool, list[float]] = {True: [], False: []}
-    for outcome, end in zip(outcomes, ends, strict=True):
-        waits[outcome.seconds_alive_at(end) > 0].append(outcome.seconds_without_token_after(end))
+def describe_promise(gaps: list[float]) -> str:
+    """Say what holds at the default schedule; the tests prove it."""
     return (
-        f"- A year without faults: a valid token for {year.valid_share:.4%} of the time, "
-        f"{len(year.requests):,} requests, {len(year.writes):,} writes, "
-        f"{year.lambda_seconds / HOUR:.1f} hours of Lambda.\n"
-        f"- Of {len(short)} outages of {SAFE_MINUTES} minutes, at as many moments of the cycle, "
-        f"{sum(bool(outcome.gaps) for outcome in short)} were noticed.\n"
-        f"- After a longer one, consumers waited for {max(waits[True]):.0f} s at most where a run "
-        f"was alive, and for {max(waits[False]) / MINUTE:.1f} minutes at most where none was."
+        f"- **An outage of up to {SAFE_MINUTES} minutes** leaves no gap, whenever it starts. "
+        f"Simulated: {len(gaps)} outages, {sum(gap > 0 for gap in gaps)} gaps.\n"
+        f"- **Within {FRESH_SECONDS / MINUTE:.0f} minutes after a rotation**, manual or late, a "
+        "scheduled run skips. Until the next one, an outage of up to "
+        f"{(SLACK_SECONDS - FRESH_SECONDS) // MINUTE:.0f} minutes leaves no gap.\n"
+        f"- **After a longer outage** an active run publishes a token within "
+        f"{RECOVERY_SECONDS:.0f} s: one backoff and one attempt.\n"
+        "- **No run is active** while Lambda waits before a retry, and for up to "
+        f"{PAUSE_SECONDS / MINUTE:.0f} minutes before a scheduled run. After an outage that ends "
+        f"then, a token is published within {(PAUSE_SECONDS + RECOVERY_SECONDS) / MINUTE:.0f} "
+        "minutes."
     )
 
 
-def worst_gaps(gaps: dict[int, dict[int, list[float]]]) -> Iterator[tuple[str, ...]]:
-    """List the worst gaps, a row for each schedule."""
-    for period, by_length in gaps.items():
-        yield f"{period} min", *(f"{max(of) / MINUTE:.1f}" for of in by_length.values())
-
-
-def describe(task: Task, outcome: Outcome) -> tuple[str, ...]:
-    """Describe what came of a scenario."""
-    scenario, _, policy = task
-    *_, (_, end) = scenario.outages or [scenario.aws_away]
-    return (
-        scenario.name if policy == next(iter(POLICIES)) else "",
-        policy,
-        f"{outcome.valid_share:.3%}",
-        f"{outcome.longest_gap / MINUTE:.1f}",
-        f"{outcome.seconds_without_token_after(end):.0f}" if end else "",
-        f"{len(outcome.requests):,}",
-        f"{len(outcome.writes):,}",
-        f"{outcome.lambda_seconds:,.0f}",
-        f"{dollars_of(outcome):.3f}",
-    )
-
-
-def draw_timeline(path: Path) -> None:
-    """Draw one outage: ticks, attempts, the old token and the new, and the gap."""
-    begin = 3 * STACK.period - 2 * MINUTE
-    end = begin + 28 * MINUTE
-    outcome = simulate(Scenario("", seconds=4 * STACK.period, outages=((begin, end),)), seed=1)
-    tick = 3 * STACK.period
-
-    def minutes(moment: float) -> float:
-        return (moment - tick) / MINUTE
-
-    figure, axes = report.make_chart(7.6, 2.9)
-    rows = {"provider away": 4, "requests": 3, "old token": 2, "new token": 1, "no valid token": 0}
-
-    def bar(row: str, first: float, last: float, color: str) -> None:
-        width = minutes(last) - minutes(first)
-        axes.barh(rows[row], width, left=minutes(first), color=color, height=0.55)
-
-    (written, expires), (renewed, renewed_until) = [
-        write for write in outcome.writes if write[1] > begin
-    ][:2]
-    bar("provider away", begin, end, report.ORANGE)
-    requests = [minutes(moment) for moment in outcome.requests if written < moment <= renewed]
-    axes.plot(requests, [rows["requests"]] * len(requests), "|", color=report.GREY, markersize=11)
-    bar("old token", written, expires, report.BLUE)
-    bar("new token", renewed, renewed_until, report.GREEN)
-    bar("no valid token", expires, renewed, report.RED)
-    axes.annotate(f"{(renewed - expires) / MINUTE:.0f} min", (minutes(renewed) + 1, 0), va="center")
-    for moment in (0, minutes(tick + STACK.period)):
-        axes.axvline(moment, color=report.GREY, linewidth=0.8, linestyle=":")
-        axes.text(moment, 4.6, "tick", ha="center")
-    axes.set_yticks(list(rows.values()), list(rows))
-    axes.set_xlim(-20, minutes(tick + STACK.period) + 5)
-    axes.set_ylim(-0.5, 5)
-    axes.set_xlabel("minutes after the tick")
-    report.save(figure, path)
-
-
-def draw_policies(by_policy: dict[str, list[Outcome]], path: Path) -> None:
-    """Draw the gap against the length of the outage: worst and average phase."""
-    figure, axes = report.make_chart(7.6, 3.4)
-    colors = (report.GREEN, report.BLUE, report.ORANGE)
-    widths = (2, 2, 6)  # where two lines are the same, both show
-    for (policy, outcomes), color, width in reversed(
-        list(zip(by_policy.items(), colors, widths, strict=True))
-    ):
-        gaps = gaps_by_length(CHART_MINUTES, outcomes)
-        worst = [max(of_length) / MINUTE for of_length in gaps.values()]
-        average = [statistics.mean(of_length) / MINUTE for of_length in gaps.values()]
-        axes.plot(CHART_MINUTES, worst, color=color, linewidth=width, label=policy)
-        axes.plot(CHART_MINUTES, average, ":", color=color, linewidth=width / 2)
-    axes.set_xlabel("outage, minutes")
-    axes.set_ylabel("without a valid token, minutes")
-    axes.set_title("at the worst moment of the cycle, and dotted on average")
-    axes.legend()
-    report.save(figure, path)
-
-
-def draw_schedules(availabilities: list[float], dollars: list[float], path: Path) -> None:
-    """Draw what a shorter schedule brings, and what Lambda costs with it."""
-    figure, axes = report.make_chart(7.6, 3.2)
-    missing = [(1 - share) * YEAR / MINUTE for share in availabilities]
-    axes.plot(PERIODS_MINUTES, missing, "o-", color=report.BLUE)
-    for period, minutes, price in zip(PERIODS_MINUTES, missing, dollars, strict=True):
-        axes.annotate(
-            f"{price:.3f}", (period, minutes), (0, 8), textcoords="offset points", ha="center"
+def worst_gaps(gaps: dict[Case, list[float]]) -> Iterator[tuple[str, ...]]:
+    """Make a row for each schedule."""
+    for period in PERIODS_MINUTES:
+        yield (
+            f"{period} min",
+            *(f"{max(gaps[Case(minutes, period)]):.1f}" for minutes in OUTAGES_MINUTES),
         )
-    axes.set_xlabel("schedule's period, minutes")
-    axes.set_ylabel("minutes a year without a valid token")
-    axes.set_title(
-        f"incidents of {listed(INCIDENTS_MINUTES)} minutes; at the points: Lambda, US$ a month"
+
+
+def average_gaps(gaps: dict[Case, list[float]]) -> Iterator[tuple[str, ...]]:
+    """Make a row for each policy."""
+    for policy in POLICIES:
+        means = [mean(gaps[Case(minutes, policy=policy)]) for minutes in INCIDENTS_MINUTES]
+        available = 1 - sum(means) * MINUTE / YEAR
+        yield policy, *(f"{of:.1f}" for of in (*means, sum(means))), f"{available:.3%}"
+
+
+def draw_outage() -> None:
+    """Draw one outage: its requests, the old token, the new one, and the gap."""
+    due = 3 * PERIOD_SECONDS
+    begin, end = due - 2 * MINUTE, due + 26 * MINUTE
+    outcome = play(Scenario(seconds=due + PERIOD_SECONDS, outages=((begin, end),)), seed=1)
+    old, new = outcome.writes[2:4]
+    figure, axes = report.make_chart(7.6, 2.9)
+    bars = (
+        ("no valid token", old.expires_at, new.at, report.RED),
+        ("new token", new.at, new.expires_at, report.GREEN),
+        ("old token", old.at, old.expires_at, report.BLUE),
+        ("provider unavailable", begin, end, report.ORANGE),
     )
-    axes.set_ylim(0, max(missing) * 1.2)
-    report.save(figure, path)
+    for name, first, last, color in bars:
+        axes.barh(
+            name, (last - first) / MINUTE, left=(first - due) / MINUTE, color=color, height=0.55
+        )
+    requests = [(moment - due) / MINUTE for moment in outcome.requests if old.at < moment <= new.at]
+    axes.plot(requests, ["requests"] * len(requests), "|", color=report.GREY, markersize=11)
+    axes.annotate(
+        f"{(new.at - old.expires_at) / MINUTE:.0f} min",
+        ((new.at - due) / MINUTE + 1, 0),
+        va="center",
+    )
+    for moment in (0, DEFAULT_MINUTES):
+        axes.axvline(moment, color=report.GREY, linewidth=0.8, linestyle=":")
+        axes.text(moment, 4.6, "scheduled run", ha="center")
+    axes.set_xlim(-20, DEFAULT_MINUTES + 10)
+    axes.set_ylim(-0.5, 5)
+    axes.set_xlabel("minutes after the scheduled run")
+    report.save(figure, DOCS / "outage.svg")
+
+
+def draw_policies(gaps: dict[Case, list[float]]) -> None:
+    """Draw the gap by the length of the outage, for each policy."""
+    figure, axes = report.make_chart(7.6, 3.4)
+    # The widest first: it stays visible where two lines coincide.
+    styles = ((report.ORANGE, 6), (report.BLUE, 2), (report.GREEN, 2))
+    for policy, (color, width) in zip(reversed(POLICIES), styles, strict=True):
+        of_length = [gaps[Case(minutes, policy=policy)] for minutes in CHART_MINUTES]
+        axes.plot(
+            CHART_MINUTES, list(map(max, of_length)), color=color, linewidth=width, label=policy
+        )
+        axes.plot(CHART_MINUTES, list(map(mean, of_length)), ":", color=color, linewidth=width / 2)
+    axes.set_xlabel("length of the outage, minutes")
+    axes.set_ylabel("minutes without a valid token")
+    axes.set_title("solid: at the worst moment; dotted: at an average moment")
+    axes.legend()
+    report.save(figure, DOCS / "policies.svg")
+
+
+def draw_schedules(gaps: dict[Case, list[float]]) -> None:
+    """Draw what a shorter schedule brings, and what Lambda charges for it."""
+    figure, axes = report.make_chart(7.6, 3.2)
+    minutes = [
+        sum(mean(gaps[Case(minutes, period)]) for minutes in INCIDENTS_MINUTES)
+        for period in PERIODS_MINUTES
+    ]
+    axes.plot(PERIODS_MINUTES, minutes, "o-", color=report.BLUE)
+    for period, of_period in zip(PERIODS_MINUTES, minutes, strict=True):
+        day = play(Scenario(seconds=DAY, period=period * MINUTE), seed=0)
+        price = us_dollars(30 * sum(run.ended_at - run.began_at for run in day.runs), MEMORY_MB)
+        axes.annotate(
+            f"{price:.3f}", (period, of_period), (0, 8), textcoords="offset points", ha="center"
+        )
+    axes.set_xlabel("schedule, minutes between runs")
+    axes.set_ylabel("minutes without a valid token")
+    *first, last = INCIDENTS_MINUTES
+    axes.set_title(
+        f"a year with outages of {', '.join(map(str, first))} and {last} minutes;\n"
+        "at the points: the price of Lambda's time, US$ a month"
+    )
+    axes.set_ylim(0, max(minutes) * 1.2)
+    report.save(figure, DOCS / "schedules.svg")
 
 
 if __name__ == "__main__":

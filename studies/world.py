@@ -1,8 +1,9 @@
 """
-The job in simulated time: its real code, in a world of which only the faults are made up.
+The job in simulated time: its real code, in a world in which only the faults are made up.
 
 Simulated are the clock, the token endpoint, Secrets Manager, EventBridge Scheduler and Lambda's
-asynchronous invocation, these two as ``template.yaml`` sets them. The same seed gives the same run.
+asynchronous invocation, the last two as ``template.yaml`` configures them. The same scenario and
+seed give the same outcome.
 """
 
 from __future__ import annotations
@@ -11,83 +12,55 @@ import functools
 import heapq
 import itertools
 import json
+import math
 import random
+import re
 import threading
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from samcli.yamlhelper import yaml_parse
 
-from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
-from rotate_token.configuration import Configuration
 from rotate_token.errors import RotationError, TemporaryTokenRequestError
-from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
+from rotate_token.retrying import Retrier
 from rotate_token.rotation import RESERVED_SECONDS, rotate
 from rotate_token.secret_store import SecretStore
-from rotate_token.token_endpoint import ATTEMPT_SECONDS, TokenEndpoint
+from rotate_token.token_endpoint import TokenEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mypy_boto3_secretsmanager import SecretsManagerClient
+    Policy = Callable[..., object]
+    """What a run does; it has the parameters of `rotate`."""
+    Windows = tuple[tuple[float, float], ...]
+    """Spans of time: from, until."""
 
-    Policy = Callable[[SecretsManagerClient, TokenEndpoint, float, "Clock"], object]
+_TEMPLATE = yaml_parse(Path(__file__).parents[1].joinpath("template.yaml").read_text())
+_FUNCTION = _TEMPLATE["Resources"]["RotateTokenFunction"]["Properties"]
+_SCHEDULE = _TEMPLATE["Parameters"]["ScheduleExpression"]["Default"]
 
-START = 1_800_000_000.0
+PERIOD_SECONDS = 60 * int(re.findall(r"^rate\((\d+) minutes\)$", _SCHEDULE)[0])
+"""From one scheduled run to the next, by default."""
+TIMEOUT_SECONDS: int = _FUNCTION["Timeout"]
+MEMORY_MB: int = _FUNCTION["MemorySize"]
+EVENT_AGE_SECONDS: int = _FUNCTION["EventInvokeConfig"]["MaximumEventAgeInSeconds"]
+
 LIFETIME_SECONDS = 3600
-TICK_DELAY_SECONDS = 60.0
-"""EventBridge Scheduler is precise to a minute."""
-RETRY_WAITS_SECONDS = (60.0, 120.0)
-"""Lambda's, before it repeats a failed asynchronous invocation."""
+SCHEDULER_PRECISION_SECONDS = 60.0
+"""EventBridge Scheduler starts a run within a minute of its time."""
+RETRY_WAITS_SECONDS = (60.0, 120.0)[: _FUNCTION["EventInvokeConfig"]["MaximumRetryAttempts"]]
+"""Lambda waits this long before it retries a failed asynchronous invocation."""
 COLD_START_SECONDS = 2.0
-"""With 256 MB, on paper; see docs/benchmark.md."""
-AWS_CALL_SECONDS = 0.02
-AWS_CALL_ATTEMPTS = 2
-"""As the handler sets them for botocore."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """What ``template.yaml`` says; times in seconds."""
-
-    period: float
-    timeout: float
-    retries: int
-    event_age: float
-    memory_mb: int
-
-    @classmethod
-    def from_template(cls) -> Stack:
-        """Read the template."""
-        template = yaml_parse(Path(__file__).parents[1].joinpath("template.yaml").read_text())
-        function = template["Resources"]["RotateTokenFunction"]["Properties"]
-        configuration = Configuration.from_environment(
-            {
-                "CREDENTIALS_SECRET_ID": CREDENTIALS_SECRET_ID,
-                "TOKEN_SECRET_ID": TOKEN_SECRET_ID,
-                "SCHEDULE_EXPRESSION": template["Parameters"]["ScheduleExpression"]["Default"],
-            }
-        )
-        return cls(
-            period=cast("int", configuration.schedule_period_seconds),
-            timeout=function["Timeout"],
-            retries=function["EventInvokeConfig"]["MaximumRetryAttempts"],
-            event_age=function["EventInvokeConfig"]["MaximumEventAgeInSeconds"],
-            memory_mb=function["MemorySize"],
-        )
-
-
-STACK = Stack.from_template()
-
-SLACK_SECONDS = (
-    LIFETIME_SECONDS - STACK.period - TICK_DELAY_SECONDS - LONGEST_BACKOFF_SECONDS - ATTEMPT_SECONDS
-)
-"""About how long an outage may last without a gap, whenever it begins."""
+"""With 512 MB, a generous figure; see docs/benchmark.md."""
+AWS_ANSWER_SECONDS = 0.02
+AWS_TRY_SECONDS = 4.0
+"""One try of a call lasts at most this long, as the handler sets it."""
 
 
 @dataclass(frozen=True)
@@ -98,336 +71,349 @@ class Scenario:
     Attributes:
         name: What it is called.
         seconds: How long it lasts.
-        period: From one tick of the schedule to the next.
-        outages: When the token endpoint is away: from, until.
-        hangs: Whether it does not answer then; otherwise it answers 503.
+        period: The time from one scheduled run to the next.
+        duplicated: The share of scheduled runs that are delivered twice.
+        late: The share of scheduled runs that start up to five minutes late.
+        manual_runs: When a run is started with ``make rotate``.
+        outages: When the token endpoint is unavailable.
         failing: The share of requests that it answers with 503 at other times.
         answers_in: The shortest and the longest time that it takes to answer.
-        at_most_every: It answers 429 to a request that comes sooner after the last.
-        throttled: The share of calls that Secrets Manager throttles.
-        aws_away: When Secrets Manager is away: from, until.
-        repeated: The share of ticks that are delivered twice.
-        late: The share of ticks that come up to five minutes late.
-        wrong_secret: When the current client secret is a wrong one, and the one before it right.
-        revoked: Whether the one before it is wrong then, too.
+        at_most_every: It answers 429 to a request that follows another within this time.
+        aws_outages: When Secrets Manager is unavailable.
+        write_outages: When Secrets Manager refuses to write.
+        throttled: The share of calls that it throttles at other times.
+        lost_answers: The share of writes that it applies without an answer.
+        hangs: Whether what is unavailable does not answer at all; otherwise it answers an error.
+        wrong_secret: When the current client secret is wrong, and the previous one is correct.
+        revoked: Whether the previous one is wrong then, too.
     """
 
-    name: str
-    seconds: float = 30 * 86400.0
-    period: float = STACK.period
-    outages: tuple[tuple[float, float], ...] = ()
-    hangs: bool = False
+    name: str = ""
+    seconds: float = 86400.0
+    period: float = PERIOD_SECONDS
+    duplicated: float = 0
+    late: float = 0
+    manual_runs: tuple[float, ...] = ()
+    outages: Windows = ()
     failing: float = 0
     answers_in: tuple[float, float] = (0.1, 0.6)
     at_most_every: float = 0
+    aws_outages: Windows = ()
+    write_outages: Windows = ()
     throttled: float = 0
-    aws_away: tuple[float, float] = (0, 0)
-    repeated: float = 0
-    late: float = 0
-    wrong_secret: tuple[float, float] = (0, 0)
+    lost_answers: float = 0
+    hangs: bool = False
+    wrong_secret: Windows = ()
     revoked: bool = False
+
+
+class Write(NamedTuple):
+    """One write of the token secret; times are in seconds from the start."""
+
+    at: float
+    issued_at: float
+    expires_at: float
+    access_token: str
+
+
+class Run(NamedTuple):
+    """One run, including its cold start; from `until` on it would begin no further attempt."""
+
+    began_at: float
+    ended_at: float
+    until: float
 
 
 @dataclass
 class Outcome:
     """
-    What came of it. Times are in seconds from the start.
+    What happened in a scenario. Times are in seconds from the start.
 
     Attributes:
         seconds: How long the scenario lasted.
-        requests: When the token endpoint was asked.
-        writes: When the token secret was written, and when that token expires.
-        runs: From when until when each run lasted, and until when it would have tried.
+        requests: When a token was requested.
+        writes: The writes of the token secret.
+        runs: The runs.
     """
 
     seconds: float
     requests: list[float] = field(default_factory=list)
-    writes: list[tuple[float, float]] = field(default_factory=list)
-    runs: list[tuple[float, float, float]] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """When consumers had no valid token, once there was a first."""
-        moments = [*(at for at, _ in self.writes), self.seconds]
+        ends = (*(write.at for write in self.writes[1:]), self.seconds)
         return [
-            (expires_at, end)
-            for (_, expires_at), end in zip(self.writes, moments[1:], strict=True)
-            if expires_at < end
+            (write.expires_at, end)
+            for write, end in zip(self.writes, ends, strict=False)
+            if write.expires_at < end
         ]
 
     @property
-    def longest_gap(self) -> float:
-        """The longest time without a valid token."""
-        return max((end - begin for begin, end in self.gaps), default=0.0)
-
-    @property
-    def valid_share(self) -> float:
-        """The share of time with a valid token."""
-        return 1 - sum(end - begin for begin, end in self.gaps) / self.seconds
-
-    @property
-    def lambda_seconds(self) -> float:
-        """How long runs took in all."""
-        return sum(end - begin for begin, end, _ in self.runs)
+    def gap_seconds(self) -> float:
+        """How long consumers had no valid token, in total."""
+        return sum(end - begin for begin, end in self.gaps)
 
     def seconds_without_token_after(self, moment: float) -> float:
         """How long consumers had to wait for a valid token from that moment on."""
-        return max(
-            (end - max(begin, moment) for begin, end in self.gaps if begin <= moment < end),
-            default=0.0,
-        )
+        return sum(end - max(begin, moment) for begin, end in self.gaps if begin <= moment < end)
 
-    def seconds_alive_at(self, moment: float) -> float:
-        """For how long a run that was alive at that moment would have gone on trying."""
+    def active_seconds_after(self, moment: float) -> float:
+        """How long a run that was active at that moment would have kept trying."""
         return max(
-            (until - moment for begin, end, until in self.runs if begin <= moment <= end),
+            (run.until - moment for run in self.runs if run.began_at <= moment <= run.ended_at),
             default=0.0,
         )
 
 
 class Clock:
     """
-    Simulated time, for processes of which only one runs at any moment.
+    Simulated time, for threads of which only one runs at any moment.
 
-    A process runs until it sleeps or ends; then goes on the one whose time comes next. It gets a
-    thread of its own where it begins while another sleeps.
+    A thread runs until it sleeps or ends. Then the next one in time continues.
     """
 
     def __init__(self) -> None:
-        self.now = START
+        self.now = 0.0
         self._order = itertools.count()
-        self._next: list[tuple[float, int, Callable[[], object] | threading.Event]] = []
-        self._ended = threading.Event()
-        self._error: BaseException | None = None
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._errors: list[BaseException] = []
 
     def at(self, moment: float, process: Callable[[], object]) -> None:
-        """Let a process begin at that moment."""
-        heapq.heappush(self._next, (moment, next(self._order), process))
+        """Let a process begin at that moment, in its own thread."""
+
+        def run() -> None:
+            try:
+                process()
+            except BaseException as error:  # noqa: BLE001 (`run` raises it)
+                self._errors.append(error)
+            self._continue_next()
+
+        self._wait_until(moment, threading.Thread(target=run, daemon=True).start)
 
     def sleep(self, seconds: float) -> None:
-        """Let so many seconds pass for this process."""
-        moment = self.now + seconds
-        if not self._next or moment < self._next[0][0]:
-            self.now = moment
-            return
+        """Let the given number of seconds pass for this thread."""
         woken = threading.Event()
-        heapq.heappush(self._next, (moment, next(self._order), woken))
-        if isinstance(self._next[0][2], threading.Event):
-            self._work()
-        else:
-            threading.Thread(target=self._work, daemon=True).start()
+        self._wait_until(self.now + seconds, woken.set)
+        self._continue_next()
         woken.wait()
-
-    def time(self) -> float:
-        """Return the Unix time in seconds."""
-        return self.now
 
     def run(self) -> None:
         """Run all processes until the last has ended."""
-        threading.Thread(target=self._work, daemon=True).start()
-        self._ended.wait()
-        if self._error:
-            raise self._error
+        self.sleep(math.inf)
+        if self._errors:
+            raise self._errors[0]
 
-    def _work(self) -> None:
-        """Run what is next, until that is a process which has a thread already."""
-        try:
-            while self._next:
-                self.now, _, following = heapq.heappop(self._next)
-                if isinstance(following, threading.Event):
-                    following.set()
-                    return
-                following()
-        except BaseException as error:  # noqa: BLE001 (it is raised by `run`)
-            self._error = error
-        self._ended.set()
+    def _wait_until(self, moment: float, wake: Callable[[], None]) -> None:
+        heapq.heappush(self._waiting, (moment, next(self._order), wake))
+
+    def _continue_next(self) -> None:
+        self.now, _, wake = heapq.heappop(self._waiting)
+        wake()
 
 
-class _ResourceExistsError(ClientError):
+class _AwsError(ClientError):
+    def __init__(self, code: str, operation: str) -> None:
+        response: Any = {
+            "Error": {"Code": code, "Message": "Simulated."},
+            "ResponseMetadata": {"HTTPStatusCode": 400},
+        }
+        super().__init__(response, operation)
+
+
+class _NotFoundError(_AwsError):
     pass
 
 
-class _ResourceNotFoundError(ClientError):
+class _ThrottlingError(_AwsError):
     pass
 
 
+@dataclass
 class _SecretsManager:
-    """As much of a client of Secrets Manager as the job uses."""
+    """A boto3 client of Secrets Manager, as far as the job uses one."""
 
-    exceptions = SimpleNamespace(
-        ResourceExistsException=_ResourceExistsError,
-        ResourceNotFoundException=_ResourceNotFoundError,
-    )
+    scenario: Scenario
+    clock: Clock
+    outcome: Outcome
+    versions: dict[str, str] = field(default_factory=dict)
+    """The published documents by version id; the last one is current."""
 
-    def __init__(self, scenario: Scenario, clock: Clock, outcome: Outcome) -> None:
-        self._scenario = scenario
-        self._clock = clock
-        self._outcome = outcome
-        self._versions: dict[str, str] = {}
-        self._current = ""
+    exceptions = SimpleNamespace(ResourceNotFoundException=_NotFoundError)
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
-        self._pass_or_fail("GetSecretValue")
-        if call["SecretId"] == CREDENTIALS_SECRET_ID:
-            return self._credentials(call["VersionStage"])
-        if not self._current:
-            raise _error(_ResourceNotFoundError, "GetSecretValue")
-        return {"VersionId": self._current, "SecretString": self._versions[self._current]}
+        if call["SecretId"] == "token":
+            return self._call("GetSecretValue", self._token)
+        return self._call("GetSecretValue", lambda: self._credentials(call["VersionStage"]))
 
-    def put_secret_value(self, **call: str) -> None:
-        self._pass_or_fail("PutSecretValue")
-        version_id = call.get("ClientRequestToken") or f"version-{len(self._versions)}"
-        if version_id in self._versions:
-            raise _error(_ResourceExistsError, "PutSecretValue")
-        token = AccessToken.from_json(call["SecretString"])
-        self._versions[version_id] = call["SecretString"]
-        self._current = version_id
-        self._outcome.writes.append((self._clock.now - START, token.expires_at - START))
+    def put_secret_value(self, **call: str) -> dict[str, str]:
+        # Both tries of a call name the same version, as botocore's ClientRequestToken does.
+        version_id = str(uuid.uuid4())
+        return self._call("PutSecretValue", lambda: self._publish(version_id, call["SecretString"]))
+
+    def _call(self, operation: str, serve: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """Make a call as botocore does: it tries twice."""
+        try:
+            return self._try(operation, serve)
+        except (_ThrottlingError, ReadTimeoutError):
+            self.clock.sleep(random.random())
+            return self._try(operation, serve)
+
+    def _try(self, operation: str, serve: Callable[[], dict[str, str]]) -> dict[str, str]:
+        scenario = self.scenario
+        writes = operation == "PutSecretValue"
+        self.clock.sleep(AWS_ANSWER_SECONDS)
+        outages = scenario.aws_outages + (scenario.write_outages if writes else ())
+        unavailable = _covers(outages, self.clock.now)
+        if not (unavailable and scenario.hangs):
+            if unavailable or random.random() < scenario.throttled:
+                raise _ThrottlingError("ThrottlingException", operation)
+            answer = serve()
+            if not writes or random.random() >= scenario.lost_answers:
+                return answer
+        self.clock.sleep(AWS_TRY_SECONDS - AWS_ANSWER_SECONDS)
+        raise ReadTimeoutError(endpoint_url="https://secretsmanager.example.com")
 
     def _credentials(self, version_stage: str) -> dict[str, str]:
-        begin, end = self._scenario.wrong_secret
-        mistaken = begin <= self._clock.now - START < end
-        right = not mistaken or (version_stage == "AWSPREVIOUS" and not self._scenario.revoked)
-        version = f"{version_stage}-{'right' if right else 'wrong'}"
-        secret = "right" if right else version
-        return {
-            "VersionId": version,
-            "SecretString": json.dumps({"client_id": "client_sim", "client_secret": secret}),
-        }
+        mistyped = _covers(self.scenario.wrong_secret, self.clock.now)
+        correct = not mistyped or (version_stage == "AWSPREVIOUS" and not self.scenario.revoked)
+        secret = "correct" if correct else f"wrong-{version_stage}"
+        credentials = {"client_id": "client_simulated", "client_secret": secret}
+        return {"SecretString": json.dumps(credentials)}
 
-    def _pass_or_fail(self, operation: str) -> None:
-        for _ in range(AWS_CALL_ATTEMPTS):
-            self._clock.sleep(AWS_CALL_SECONDS)
-            begin, end = self._scenario.aws_away
-            away = begin <= self._clock.now - START < end
-            if not away and random.random() >= self._scenario.throttled:
-                return
-            self._clock.sleep(random.random())
-        raise _error(ClientError, operation, "ThrottlingException")
+    def _token(self) -> dict[str, str]:
+        if not self.versions:
+            raise _NotFoundError("ResourceNotFoundException", "GetSecretValue")
+        return {"SecretString": next(reversed(self.versions.values()))}
 
-
-def _error(kind: type[ClientError], operation: str, code: str = "") -> ClientError:
-    response: Any = {
-        "Error": {"Code": code, "Message": "As simulated."},
-        "ResponseMetadata": {"HTTPStatusCode": 400},
-    }
-    return kind(response, operation)
+    def _publish(self, version_id: str, document: str) -> dict[str, str]:
+        """Write a version; if it exists already, nothing changes."""
+        if version_id not in self.versions:
+            token = AccessToken.from_json(document)
+            self.outcome.writes.append(
+                Write(self.clock.now, token.issued_at, token.expires_at, token.access_token)
+            )
+            self.versions[version_id] = document
+        return {"VersionId": version_id}
 
 
-class _TokenEndpoint:
-    """What answers the requests of the job, as a transport of httpx."""
+@dataclass
+class _TokenServer:
+    """What answers requests for a token, as a transport of httpx."""
 
-    def __init__(self, scenario: Scenario, clock: Clock, outcome: Outcome) -> None:
-        self._scenario = scenario
-        self._clock = clock
-        self._outcome = outcome
+    scenario: Scenario
+    clock: Clock
+    outcome: Outcome
 
     def handle(self, request: httpx.Request) -> httpx.Response:
-        scenario, requests = self._scenario, self._outcome.requests
-        now = self._clock.now - START
-        away = any(begin <= now < end for begin, end in scenario.outages)
+        scenario, requests = self.scenario, self.outcome.requests
+        now = self.clock.now
+        unavailable = _covers(scenario.outages, now)
         too_soon = bool(requests) and now - requests[-1] < scenario.at_most_every
         requests.append(now)
+        token = {"access_token": f"token-{len(requests)}", "token_type": "Bearer"}
         patience = request.extensions["timeout"]["read"]
         answers_in = random.uniform(*scenario.answers_in)
-        if answers_in > patience or (away and scenario.hangs):
-            self._clock.sleep(patience)
-            raise httpx.ReadTimeout("As simulated.")
-        self._clock.sleep(answers_in)
+        if answers_in > patience or (unavailable and scenario.hangs):
+            self.clock.sleep(patience)
+            raise httpx.ReadTimeout("Simulated.")
+        self.clock.sleep(answers_in)
         if too_soon:
-            return httpx.Response(429, headers={"Retry-After": f"{scenario.at_most_every:.0f}"})
-        if away or random.random() < scenario.failing:
-            return httpx.Response(503)
-        if not request.content.endswith(b"&client_secret=right"):
-            return httpx.Response(401, json={"error": "invalid_client"})
-        token = {"access_token": f"token-{len(requests)}", "token_type": "Bearer"}
-        return httpx.Response(200, content=json.dumps({**token, "expires_in": LIFETIME_SECONDS}))
+            return _response(429, headers={"Retry-After": f"{scenario.at_most_every:.0f}"})
+        if unavailable or random.random() < scenario.failing:
+            return _response(503)
+        if not request.content.endswith(b"&client_secret=correct"):
+            return _response(401, {"error": "invalid_client"})
+        return _response(200, {**token, "expires_in": LIFETIME_SECONDS})
 
 
-def _store(client: SecretsManagerClient) -> SecretStore:
-    return SecretStore(
-        client, credentials_secret_id=CREDENTIALS_SECRET_ID, token_secret_id=TOKEN_SECRET_ID
-    )
+def _covers(windows: Windows, moment: float) -> bool:
+    return any(begin <= moment < end for begin, end in windows)
 
 
-def this_project(
-    client: SecretsManagerClient, endpoint: TokenEndpoint, until: float, clock: Clock
-) -> None:
-    """Do the job as the handler does."""
-    rotate(
-        _store(client),
-        endpoint,
-        forced=False,
-        until=until,
-        on_failed_attempt=lambda *_: None,
-        clock=clock.time,
-        sleep=clock.sleep,
-    )
+def _response(
+    status: int, fields: object = None, headers: dict[str, str] | None = None
+) -> httpx.Response:
+    body = httpx.ByteStream(json.dumps(fields).encode())
+    return httpx.Response(status, headers=headers, stream=body)
 
 
 def plain_script(
-    client: SecretsManagerClient,
+    store: SecretStore,
     endpoint: TokenEndpoint,
-    until: float,
-    clock: Clock,
+    retrier: Retrier,
+    *,
+    forced: bool,  # noqa: ARG001 (it always rotates)
     waits: tuple[float, ...] = (),
 ) -> None:
-    """Ask once, and again after each wait in seconds; publish, and leave the rest to Lambda."""
-    credentials = _store(client).read_credentials()
+    """Request a token once, and again after each wait; publish it, and leave the rest to Lambda."""
+    credentials = store.read_credentials()
     for wait in (*waits, None):
         try:
-            token = endpoint.request_token(credentials, until=until)
+            token = endpoint.request_token(credentials, until=retrier.until)
         except TemporaryTokenRequestError:
             if wait is None:
                 raise
-            clock.sleep(wait)
+            retrier.sleep(wait)
         else:
             break
-    client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
+    store.publish_token(token)
 
 
-three_quick_retries = functools.partial(plain_script, waits=(1, 2, 4))
+POLICIES: dict[str, Policy] = {
+    "this project": rotate,
+    "three quick retries": functools.partial(plain_script, waits=(1, 2, 4)),
+    "plain script": plain_script,
+}
 
 
-def simulate(scenario: Scenario, seed: int, policy: Policy = this_project) -> Outcome:
+def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
     """Run the job through a scenario."""
     random.seed(seed)
     clock = Clock()
     outcome = Outcome(scenario.seconds)
     client: Any = _SecretsManager(scenario, clock, outcome)
+    store = SecretStore(
+        client,
+        credentials_secret_id="credentials",  # noqa: S106 (a name)
+        token_secret_id="token",  # noqa: S106 (a name)
+    )
     endpoint = TokenEndpoint(
         "https://iam.example.com/oauth2/token",
-        transport=httpx.MockTransport(_TokenEndpoint(scenario, clock, outcome).handle),
-        clock=clock.time,
+        transport=httpx.MockTransport(_TokenServer(scenario, clock, outcome).handle),
+        clock=lambda: clock.now,
     )
 
-    def run() -> bool:
+    def run(*, forced: bool = False) -> bool:
         began_at = clock.now
-        until = began_at + STACK.timeout - RESERVED_SECONDS
         clock.sleep(COLD_START_SECONDS)
+        until = clock.now + TIMEOUT_SECONDS - RESERVED_SECONDS
+        retrier = Retrier(until, lambda *_: None, lambda: clock.now, clock.sleep)
         try:
-            policy(client, endpoint, until, clock)
-        except (RotationError, ClientError):
+            policy(store, endpoint, retrier, forced=forced)
+        except RotationError:
             return False
         else:
             return True
         finally:
-            outcome.runs.append((began_at - START, clock.now - START, until - START))
+            outcome.runs.append(Run(began_at, clock.now, until))
 
     def deliver() -> None:
         delivered_at = clock.now
-        for wait in (0.0, *RETRY_WAITS_SECONDS[: STACK.retries]):
+        for wait in (0.0, *RETRY_WAITS_SECONDS):
             clock.sleep(wait)
-            if clock.now - delivered_at > STACK.event_age or run():
+            if clock.now - delivered_at > EVENT_AGE_SECONDS or run():
                 return
 
-    moment = START
-    while moment < START + scenario.seconds:
+    for number in range(math.ceil(scenario.seconds / scenario.period)):
         late = random.uniform(0, 300) if random.random() < scenario.late else 0
-        tick = moment + random.uniform(0, TICK_DELAY_SECONDS) + late
-        clock.at(tick, deliver)
-        if random.random() < scenario.repeated:
-            clock.at(tick + random.uniform(0, 120), deliver)
-        moment += scenario.period
+        moment = number * scenario.period + random.uniform(0, SCHEDULER_PRECISION_SECONDS) + late
+        clock.at(moment, deliver)
+        if random.random() < scenario.duplicated:
+            clock.at(moment + random.uniform(0, 120), deliver)
+    for moment in scenario.manual_runs:
+        clock.at(moment, functools.partial(run, forced=True))
     clock.run()
     return outcome

@@ -9,7 +9,7 @@ script, if one is left. A fault is an answer to give, or one of these words:
 - ``reset``: resets the connection
 - ``html``: answers 200 with a page labelled JSON
 - ``truncated``: answers 200 and ends in the middle of the body
-- ``slow``: answers 200 and sends a byte of the body each second, forever
+- ``slow``: answers 200 and sends a byte of the body each second, for a minute
 - ``slow-headers``: does the same with the headers
 - ``flood``: answers 200 with an endless body
 - ``redirect``: answers 307 with another address
@@ -49,6 +49,7 @@ FAULTS = (
     "ok",
 )
 LIFETIME_SECONDS = 3600
+SLOW_SECONDS = 60
 
 _ERROR_CODES = {
     "400": "invalid_request",
@@ -176,7 +177,9 @@ class FakeSmartcar(LoopbackServer):
 
     def _slow(self) -> WerkzeugResponse:
         def drip() -> Iterator[bytes]:
-            while not self.stopping.wait(1):
+            for _ in range(SLOW_SECONDS):
+                if self.stopping.wait(1):
+                    return
                 yield b" "
 
         return Response(drip(), content_type="application/json")
@@ -186,7 +189,9 @@ class FakeSmartcar(LoopbackServer):
 
         def drip() -> Iterator[bytes]:
             connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drips: ")
-            while not self.stopping.wait(1):
+            for _ in range(SLOW_SECONDS):
+                if self.stopping.wait(1):
+                    break
                 connection.sendall(b"x")
             raise ConnectionAbortedError
             yield

@@ -75,6 +75,21 @@ def test_request(credentials: ClientCredentials) -> None:
     }
 
 
+@pytest.mark.parametrize(("seconds_left", "seconds"), [(860, 15), (7, 7), (-1, 1)])
+def test_until(seconds_left: float, seconds: float, credentials: ClientCredentials) -> None:
+    """A request gets 15 s, or what is left of the run if that is less, but at least 1 s."""
+    timeouts: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        timeouts.append(request.extensions["timeout"]["read"])
+        return respond()(request)
+
+    endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer), clock=lambda: NOW)
+    endpoint.request_token(credentials, until=NOW + seconds_left)
+
+    assert timeouts == [pytest.approx(seconds)]
+
+
 def test_token(credentials: ClientCredentials) -> None:
     """The lifetime of the token is counted from just before the request."""
     token = request_token(respond(), credentials)
