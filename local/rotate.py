@@ -36,7 +36,7 @@ def main(environment: str) -> None:
         except (ConnectionClosedError, ReadTimeoutError):
             sys.exit(
                 "No answer yet: the run goes on, for up to 15 minutes. "
-                f"`make status ENV={environment}` tells whether it published a token."
+                f"`make status ENV={environment}` shows whether it published a token."
             )
         payload = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:

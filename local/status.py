@@ -29,7 +29,7 @@ WAIT_SECONDS = 300
 POLL_SECONDS = 5
 
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
-"""The error codes of a missing permission; SNS has one of its own."""
+"""The error codes of a missing permission; SNS has a separate one."""
 
 METRICS = ("TokenRotated", "RotationSkipped", "AttemptFailed", "CredentialsFallback")
 
@@ -46,7 +46,7 @@ Finding = tuple[Mark, str]
 
 
 def stack(deployment: Deployment) -> Iterator[Finding]:
-    """Tell how the last deployment ended."""
+    """Report how the last deployment ended."""
     state, mark = deployment.state, Mark.OK
     if "ROLLBACK" in state or "FAILED" in state or state.startswith("DELETE"):
         mark = Mark.BAD
@@ -56,7 +56,7 @@ def stack(deployment: Deployment) -> Iterator[Finding]:
 
 
 def token(deployment: Deployment) -> Iterator[Finding]:
-    """Tell how long the published token is valid."""
+    """Report how long the published token is valid."""
     try:
         published = read_token(deployment)
     except ValueError as error:
@@ -73,7 +73,7 @@ def token(deployment: Deployment) -> Iterator[Finding]:
 
 
 def schedule(deployment: Deployment) -> Iterator[Finding]:
-    """Tell how often the schedule starts a run, and whether it is enabled."""
+    """Report how often the schedule starts a run, and whether it is enabled."""
     client = deployment.session.client("scheduler")
     found = client.get_schedule(Name=deployment.ref("RotateTokenFunctionSchedule"))
     mark = Mark.OK if found["State"] == "ENABLED" else Mark.BAD
@@ -81,7 +81,7 @@ def schedule(deployment: Deployment) -> Iterator[Finding]:
 
 
 def alarms(deployment: Deployment) -> Iterator[Finding]:
-    """Tell the state of each alarm."""
+    """Report the state of each alarm."""
     if not deployment.alarms:
         raise MissingResourceError("the stack has no alarms")
     client = deployment.session.client("cloudwatch")
@@ -102,7 +102,7 @@ def alarms(deployment: Deployment) -> Iterator[Finding]:
 
 
 def notifications(deployment: Deployment) -> Iterator[Finding]:
-    """Tell who is notified of alarms, and whether they confirmed the subscription."""
+    """Report who is notified of alarms, and whether they confirmed the subscription."""
     pages = deployment.session.client("sns").get_paginator("list_subscriptions_by_topic")
     topic = deployment.ref("AlarmTopic")
     found = [each for page in pages.paginate(TopicArn=topic) for each in page["Subscriptions"]]
@@ -117,7 +117,7 @@ def notifications(deployment: Deployment) -> Iterator[Finding]:
 
 
 def replica(deployment: Deployment) -> Iterator[Finding]:
-    """Tell whether the token secret is replicated."""
+    """Report whether the token secret is replicated."""
     client = deployment.session.client("secretsmanager")
     found = client.describe_secret(SecretId=deployment.ref("TokenSecret"))
     replicas = found.get("ReplicationStatus", [])
@@ -131,7 +131,7 @@ def replica(deployment: Deployment) -> Iterator[Finding]:
 
 
 def dead_letters(deployment: Deployment) -> Iterator[Finding]:
-    """Tell how many events EventBridge Scheduler could not deliver."""
+    """Report how many events EventBridge Scheduler could not deliver."""
     counts = deployment.session.client("sqs").get_queue_attributes(
         QueueUrl=deployment.ref("UndeliveredQueue"),
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
@@ -144,7 +144,7 @@ def dead_letters(deployment: Deployment) -> Iterator[Finding]:
 
 
 def credentials(deployment: Deployment) -> Iterator[Finding]:
-    """Tell how old the client credentials are, and which version the last rotation used."""
+    """Report how old the client credentials are, and which version the last rotation used."""
     client = deployment.session.client("secretsmanager")
     secret_id = deployment.ref("CredentialsSecretArn")
     versions = client.list_secret_version_ids(SecretId=secret_id)["Versions"]
@@ -164,7 +164,7 @@ def credentials(deployment: Deployment) -> Iterator[Finding]:
 
 
 def runs(deployment: Deployment) -> Iterator[Finding]:
-    """Tell what the runs of the last 24 hours did."""
+    """Report what the runs of the last 24 hours did."""
     totals = {name: sum(points.values()) for name, points in read_metrics(deployment).items()}
     rotated, skipped, failed, _ = (f"{totals[name]:.0f}" for name in METRICS)
     yield (
@@ -202,7 +202,7 @@ def read_token(deployment: Deployment) -> AccessToken:
 
 
 def has_fresh_token(deployment: Deployment) -> bool:
-    """Tell whether the token is valid, and was issued within the period of the schedule."""
+    """Return whether the token is valid, and was issued within the period of the schedule."""
     with suppress(ClientError, MissingResourceError, ValueError):
         published = read_token(deployment)
         rate = re.fullmatch(r"rate\((\d+) minutes?\)", deployment.ref("ScheduleExpression"))
