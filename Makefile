@@ -1,11 +1,13 @@
 # `make` lists the targets. Each one sets up .venv first, if that has not been done.
 
+# With a shell for each line, the make of macOS finds the tools in the PATH below.
+SHELL := /bin/bash
 PYTHON ?= python3
-FAULTS ?=
-EXAMPLE ?= python
-PAIRS ?= 31
+FAULTS :=
+EXAMPLE := python
+PAIRS := 31
 # An environment of samconfig.toml.
-ENV ?= default
+ENV := default
 VENV := .venv
 BIN := $(VENV)/bin
 # The tools find each other, and `sam build` finds pip, in the virtual environment.

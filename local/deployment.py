@@ -49,6 +49,9 @@ class Deployment:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
+            stack = None
+        # A stack whose first change set was not executed has no resources.
+        if stack is None or stack["StackStatus"] == "REVIEW_IN_PROGRESS":
             region = session.region_name
             sys.exit(f"There is no stack {stack_name} in {region}; `make configure` deploys it")
         pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_name)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from local.fakes import isolate_environment
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.retrying import Retrier
@@ -49,9 +50,8 @@ def variables(
     secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar, folder: str
 ) -> dict[str, str]:
     """Return the environment of an example; its cache goes into the folder."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return {
-        **inherited,
+        **os.environ,
         **secrets_manager.environment,
         "SMARTCAR_API_URL": endpoint.api_url,
         "SMARTCAR_TOKEN_CACHE": str(Path(folder, "smartcar-token.json")),
@@ -63,6 +63,7 @@ def main(name: str) -> int:
     if name not in COMMANDS:
         sys.exit(f"EXAMPLE: unknown example {name!r}; choose from {', '.join(COMMANDS)}")
     folder, command = COMMANDS[name]
+    isolate_environment()
     with (
         FakeSecretsManager() as secrets_manager,
         FakeSmartcar() as endpoint,

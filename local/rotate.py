@@ -35,12 +35,14 @@ def main(environment: str) -> None:
             )
         except (ConnectionClosedError, ReadTimeoutError):
             sys.exit(
-                "No answer yet: the run goes on, for up to 15 minutes. "
+                "No answer yet: the run may go on for up to 15 minutes. "
                 f"`make status ENV={environment}` shows whether it published a token."
             )
         payload = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
-        sys.exit(f"The run failed: {payload.get('errorType')}: {payload.get('errorMessage')}")
+        sys.exit(
+            f"The run failed: {payload.get('errorType', 'Error')}: {payload.get('errorMessage')}"
+        )
     print(json.dumps(payload))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import HANDLER, LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -44,6 +45,7 @@ class StepHandler(logging.Handler):
 
 def main(faults: list[str]) -> None:
     """Show the steps; exit with status 1 and one line if no token is published."""
+    isolate_environment()
     with ExitStack() as stack:
         client_id, client_secret, token_url = _provider(stack, faults)
         secrets_manager = stack.enter_context(FakeSecretsManager())
@@ -78,8 +80,6 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
 
 def _invoke(environment: dict[str, str]) -> None:
     console.print(f"\nInvoking {HANDLER} with {EVENT}", style="bold")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
     os.environ |= environment | {"POWERTOOLS_METRICS_DISABLED": "true"}
     from rotate_token import handler  # noqa: PLC0415 (it reads the environment when imported)
 

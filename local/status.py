@@ -2,7 +2,8 @@
 The state of the deployed stack, read only: what `make status` prints.
 
 The exit status is 1 if any line is bad, otherwise 0. So 0 means that a valid token was seen: if the
-caller may not read the token, that is bad; if they may not read something else, it is a warning.
+caller may not read the token, that is bad; if they may not read something else, it is a warning. A
+failed replica is bad too, because its readers have no new token.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import certifi
 from samcli.yamlhelper import yaml_parse
 
+from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import HANDLER, RUNTIME_PYTHON, LambdaRuntime
 from local.fakes.loopback import make_certificate
 from local.fakes.secrets_manager import FakeSecretsManager
@@ -73,6 +74,7 @@ def main(pairs: int) -> None:
             "make bench needs Linux and Python 3.13, the version that Lambda runs: "
             "install python3.13, delete .venv/runtime and run make bench again"
         )
+    isolate_environment()
     with tempfile.TemporaryDirectory() as name, FakeSecretsManager() as secrets_manager:
         folder = Path(name)
         secrets_manager.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)

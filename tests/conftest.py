@@ -16,6 +16,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -31,21 +32,19 @@ if TYPE_CHECKING:
     from tests.samples import Invoke
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _environment() -> Iterator[None]:
-    """No setting of this machine reaches a test."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in os.environ:
-            if re.match(
-                r"(AWS|POWERTOOLS|SMARTCAR|PYTHON)_?|.*_(PROXY|COLOR)$", name, re.IGNORECASE
-            ):
-                monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield
+def pytest_configure() -> None:
+    """Let no setting of this machine reach a test, not even while modules are imported."""
+    isolate_environment()
+    for name in list(os.environ):
+        if re.match(
+            r"SMARTCAR_|PYTHON|SSL_CERT_|(HTTPS?|ALL)_PROXY$|.+_COLOR$", name, re.IGNORECASE
+        ):
+            del os.environ[name]
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
 
 
 @pytest.fixture

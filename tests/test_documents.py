@@ -34,7 +34,7 @@ DOCUMENTS = sorted(
 
 
 def test_errors() -> None:
-    """The runbook explains each error that can end a run, in the order of the code."""
+    """The runbook explains each error that a run can raise, and no other."""
     runbook = (PROJECT / "docs" / "operations.md").read_text()
     classes = [error for _, error in inspect.getmembers(errors, inspect.isclass)]
     final = {

@@ -31,7 +31,8 @@ class SmartcarTokenAuth(httpx.Auth):
 
     A token is cached for 5 minutes, but not beyond a minute before it expires. After a 401 the
     secret is read again, and the request repeated if the token has changed. Two reads are at least
-    10 seconds apart. While the secret cannot be read, a token that is still valid stays in use.
+    10 seconds apart. While the secret cannot be read, a token that is still valid stays in use. The
+    body of a request must not be a stream, which cannot be sent twice.
 
     Args:
         secret_id: Name or ARN of the token secret.

@@ -30,7 +30,7 @@ read_token() {
 # connections: call the API; the token goes through standard input, where no process list shows it.
 connections() {
     jq -r '"header = \"Authorization: Bearer \(.access_token)\""' "$cache" |
-        curl --silent --show-error --config - --write-out '\n%{http_code}' "$url/connections"
+        curl --silent --show-error --max-time 30 --config - --write-out '\n%{http_code}' "$url/connections"
 }
 
 cached 'age < 10 or (age < 300 and .expires_at > now + 60)' || read_token

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # The DEBUG lines of the AWS and HTTP clients hold requests and responses, secrets included. No
 # level that is set later, on any logger, lets them through.
 logging.disable(logging.DEBUG)
-for client in ("botocore", "httpx"):
-    logging.getLogger(client).setLevel(logging.WARNING)
+for name in ("botocore", "httpx"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 configuration = Configuration.from_environment(os.environ)
 logger = Logger(use_rfc3339=True)  # as Lambda reads timestamps
@@ -79,7 +79,7 @@ def report_failed_attempt(error: RotationError, what_follows: str) -> None:
     metrics.flush_metrics()
 
 
-def clear_locals(error: BaseException) -> None:
+def clear_locals(error: Exception) -> None:
     """Empty the frames of an error, which hold secrets, before anything may render them."""
     link: BaseException | None = error
     while link:

@@ -21,7 +21,8 @@ FRESH_SHARE = 0.05
 RESERVED_SECONDS = 45.0
 """
 What a run may still need once it begins no further attempt: four calls of Secrets Manager (9 s
-each: two tries of up to 4 s, and 1 s between them), two requests for a token (1 s each), a report.
+each at one address: two tries of up to 4 s, and 1 s between them), two requests for a token (1 s
+each), and a report.
 """
 
 Reason = Literal["missing", "unreadable", "due", "forced", "fresh"]

@@ -88,6 +88,8 @@ class TokenEndpoint:
         self._client = httpx.Client(
             transport=transport,
             follow_redirects=False,
+            # httpx parses the address of a redirect even if it does not follow it.
+            event_hooks={"response": [lambda response: response.headers.pop("Location", None)]},
             headers={
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",

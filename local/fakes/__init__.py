@@ -1,1 +1,16 @@
 """Stand-ins for AWS and Smartcar, on real sockets of this machine."""
+
+import os
+
+
+def isolate_environment() -> None:
+    """Keep this machine's AWS and Powertools settings, and its proxy, away from the stand-ins."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "POWERTOOLS_")):
+            del os.environ[name]
+    os.environ |= {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }

@@ -48,7 +48,7 @@ class FakeSecretsManager(LoopbackServer):
 
     Attributes:
         environment: The environment variables with which a function uses this service.
-        client: A client of the service, independent of this machine's configuration.
+        client: A client of the service.
         faults: What fails; may be changed at any time.
         calls: The operation and the secret of each call so far.
     """
@@ -64,6 +64,7 @@ class FakeSecretsManager(LoopbackServer):
             "AWS_REGION": "us-east-1",  # for the SDK for JavaScript
             "AWS_ENDPOINT_URL": self.address,
             "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
             "CREDENTIALS_SECRET_ID": CREDENTIALS_SECRET_ID,
             "TOKEN_SECRET_ID": TOKEN_SECRET_ID,
         }

@@ -21,7 +21,7 @@ from rotate_token.errors import (
     TokenEndpointUnavailableError,
 )
 from rotate_token.retrying import Retrier
-from rotate_token.rotation import Result, rotate
+from rotate_token.rotation import RESERVED_SECONDS, Result, rotate
 from rotate_token.token_endpoint import TokenEndpoint
 from tests.samples import OLD, make_store
 
@@ -120,7 +120,7 @@ class Scene:
             clock=lambda: self.now,
         )
         retrier = Retrier(
-            until=self.now + 855,
+            until=self.now + 900 - RESERVED_SECONDS,
             on_failed_attempt=lambda *failure: self.failures.append(failure),
             clock=lambda: self.now,
             sleep=self.sleep,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,12 @@ def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerC
 
 def test_unreachable() -> None:
     """A Secrets Manager that cannot be reached is an error that may pass."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
     client = boto3.client(
         "secretsmanager",
-        endpoint_url="http://127.0.0.1:9",
+        endpoint_url=f"http://127.0.0.1:{port}",
         config=Config(retries={"total_max_attempts": 1}),
     )
 
