@@ -10,12 +10,12 @@ PAIRS := 31
 ENV := default
 VENV := .venv
 BIN := $(VENV)/bin
-# The tools find each other, and `sam build` finds pip, in the virtual environment.
+# So that the tools, and pip for `sam build`, are found in the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(VENV)/aws/bin
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help
-# The Lambda runtime client is for Linux.
+# The Lambda runtime client runs on Linux only.
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
 
@@ -30,7 +30,7 @@ run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 time
 example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine: EXAMPLE=python, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)
 
-test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## run all tests; functions/ must be fully covered
+test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
 check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
@@ -41,7 +41,7 @@ check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check 
 	sam validate --lint
 	$(if $(shell command -v npm),cd examples/node && npm run --silent check)
 
-format: $(VENV)/installed ## fix format and style where a tool can
+format: $(VENV)/installed ## fix format and style where possible
 	ruff format .
 	ruff check --fix .
 
@@ -52,7 +52,7 @@ deploy: build ## deploy the stack again, with the settings of the last `make con
 	sam deploy --config-env $(ENV)
 	@$(MAKE) --no-print-directory status WAIT=1
 
-configure: build ## deploy the stack and ask for its settings: the first time, and to change one
+configure: build ## ask for the settings and deploy the stack: the first time, or to change a setting
 	sam deploy --guided --config-env $(ENV)
 	@$(MAKE) --no-print-directory status WAIT=1
 
@@ -85,10 +85,10 @@ lock: $(VENV)/installed ## update the requirement files to the newest versions
 LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
 INSTALL := uv pip install --no-deps --require-hashes
 
-# uv shows how far the set-up is; its version and hashes are those of the requirement file.
+# uv shows the progress of the setup. Its version and hashes are those in the requirement file.
 $(VENV)/installed: requirements-dev.txt
 	@$(PYTHON) -c "$$CHECK_PYTHON"
-	@echo 'Setting up $(VENV), once: this takes about a minute.'
+	@echo 'Setting up $(VENV): this takes about a minute, only once.'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\]$$/p' $< | $(BIN)/python -m pip install --quiet --require-hashes -r /dev/stdin
 	@$(INSTALL) --python $(BIN)/python -r $<
@@ -97,7 +97,7 @@ $(VENV)/installed: requirements-dev.txt
 define CHECK_PYTHON
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is needed; name another: make PYTHON=python3.13')
+    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is required; specify another one, such as: make PYTHON=python3.13')
 try:
     import ensurepip, venv
 except ImportError:
@@ -109,7 +109,7 @@ $(NODE_MODULES): examples/node/package-lock.json
 	@cd examples/node && npm ci --silent --no-audit --no-fund
 	@touch $@
 
-# The version that runs in Lambda, or this one if the machine does not have it.
+# With Python 3.13, as in Lambda, or with the Python of .venv if the machine does not have 3.13.
 $(VENV)/runtime/installed: requirements-runtime.txt | $(VENV)/installed
 	@PYENV_VERSION=3.13 python3.13 -m venv --without-pip $(VENV)/runtime 2> /dev/null \
 		|| python -m venv --without-pip $(VENV)/runtime

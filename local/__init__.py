@@ -1,1 +1,1 @@
-"""What a person runs on this machine; nothing in functions/ depends on it."""
+"""The commands for this machine; nothing in functions/ depends on them."""

@@ -53,7 +53,10 @@ class Deployment:
         # A stack whose first change set was not executed has no resources.
         if stack is None or stack["StackStatus"] == "REVIEW_IN_PROGRESS":
             region = session.region_name
-            sys.exit(f"There is no stack {stack_name} in {region}; `make configure` deploys it")
+            sys.exit(
+                f"There is no stack {stack_name} in {region}; "
+                f"`make configure ENV={environment}` deploys it"
+            )
         pages = client.get_paginator("list_stack_resources").paginate(StackName=stack_name)
         # A resource that is about to be created has no physical ID yet.
         resources = [
@@ -107,7 +110,7 @@ def _open_session(environment: str) -> tuple[boto3.Session, str]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Exit with one line and status 1 if AWS cannot be asked, or refuses to answer."""
+    """Exit with one line and status 1 if AWS cannot be reached or returns an error."""
     try:
         yield
     except NoCredentialsError:

@@ -1,7 +1,7 @@
 """
-One of the examples on this machine: what `make example` starts.
+Run one of the examples on this machine: `make example`.
 
-A token is published as the function does it; then the example runs and finds it.
+A token is published in the same way as by the function; then the example runs and reads it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
-    """Publish a new token as the function does it, and return it."""
+    """Publish a new token in the same way as the function, and return it."""
     store = SecretStore(
         secrets_manager.client,
         credentials_secret_id=CREDENTIALS_SECRET_ID,
@@ -71,7 +71,7 @@ def main(name: str) -> int:
     ):
         secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
         publish(secrets_manager, endpoint)
-        print(f"A token is published; examples/{folder} calls {endpoint.api_url}/connections:")
+        print(f"Token published; examples/{folder} calls {endpoint.api_url}/connections:")
         sys.stdout.flush()
         environment = variables(secrets_manager, endpoint, cache)
         return subprocess.run(

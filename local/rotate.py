@@ -1,7 +1,7 @@
 """
-Rotate the token of the deployed stack now: what `make rotate` starts.
+Rotate the token of the deployed stack now: `make rotate`.
 
-The event is sent once. A client that retries would start another run each time a response is late.
+The event is sent once: a client that retries starts another run whenever a response is late.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(environment: str) -> None:
             )
         except (ConnectionClosedError, ReadTimeoutError):
             sys.exit(
-                "No answer yet: the run may go on for up to 15 minutes. "
+                "No result yet: the run may continue for up to 15 minutes. "
                 f"`make status ENV={environment}` shows whether it published a token."
             )
         payload = json.loads(answer["Payload"].read())

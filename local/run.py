@@ -1,7 +1,7 @@
 """
-One rotation on this machine, step by step: what `make run` starts.
+Run one rotation on this machine, step by step: `make run`.
 
-The arguments are the faults that the fake token endpoint plays. With ``SMARTCAR_CLIENT_ID`` and
+The arguments are the faults of the fake token endpoint. With ``SMARTCAR_CLIENT_ID`` and
 ``SMARTCAR_CLIENT_SECRET`` in the environment, the token is requested from Smartcar itself.
 """
 
@@ -29,7 +29,7 @@ from rotate_token.rotation import RESERVED_SECONDS
 EVENT = Path("events", "scheduled.json")
 
 ATTEMPTS_SECONDS = 30
-"""How long new attempts begin."""
+"""For how long new attempts start."""
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
@@ -62,14 +62,17 @@ def main(faults: list[str]) -> None:
 
 
 def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
-    """Return client ID, client secret and token URL: Smartcar's, or those of the fake."""
+    """Return client ID, client secret and token URL: those of Smartcar or of the fake."""
     client_id = os.environ.get("SMARTCAR_CLIENT_ID", "")
     client_secret = os.environ.get("SMARTCAR_CLIENT_SECRET", "")
     if bool(client_id) != bool(client_secret):
         sys.exit("SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET must be set together")
     if client_id:
         if faults:
-            sys.exit("FAULTS needs the fake token endpoint: unset SMARTCAR_CLIENT_ID and _SECRET")
+            sys.exit(
+                "FAULTS needs the fake token endpoint: "
+                "unset SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET"
+            )
         return client_id, client_secret, SMARTCAR_TOKEN_URL
     try:
         endpoint = stack.enter_context(FakeSmartcar(faults))

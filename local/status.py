@@ -1,9 +1,9 @@
 """
-The state of the deployed stack, read only: what `make status` prints.
+Show the state of the deployed stack, read only: `make status`.
 
-The exit status is 1 if any line is bad, otherwise 0. So 0 means that a valid token was seen: if the
-caller may not read the token, that is bad; if they may not read something else, it is a warning. A
-failed replica is bad too, because its readers have no new token.
+The exit status is 1 if any line is marked bad, otherwise 0. With 0, a valid token was read: a
+missing permission to read the token is bad, and any other missing permission is a warning. A failed
+replica is bad, because its readers get no new token.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ WAIT_SECONDS = 300
 POLL_SECONDS = 5
 
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
-"""The error codes of a missing permission; SNS has a separate one."""
+"""The error codes for a missing permission; the last one is that of SNS."""
 
 METRICS = ("TokenRotated", "RotationSkipped", "AttemptFailed", "CredentialsFallback")
 
 
 class Mark(Enum):
-    """How good a line is; the value is the color of its mark."""
+    """The severity of a line; the value is the color of its mark."""
 
     OK = "green"
     WARN = "yellow"
@@ -93,7 +93,7 @@ def alarms(deployment: Deployment) -> Iterator[Finding]:
             case "OK":
                 yield Mark.OK, f"{logical_id} is OK"
             case "INSUFFICIENT_DATA":
-                yield Mark.OK, f"{logical_id} has insufficient data, as after a deployment"
+                yield Mark.OK, f"{logical_id} has insufficient data, as expected after a deployment"
             case None:
                 yield Mark.BAD, f"{logical_id} no longer exists"
             case _ if logical_id == "TokenOverdueAlarm" and has_fresh_token(deployment):
@@ -157,7 +157,7 @@ def credentials(deployment: Deployment) -> Iterator[Finding]:
         yield Mark.OK, f"the current version is {age} old"
     metrics = read_metrics(deployment)
     rotations, fallbacks = metrics["TokenRotated"], metrics["CredentialsFallback"]
-    # A run that fell back counts both with the same timestamp.
+    # A run that used the previous version counts both metrics with the same timestamp.
     if rotations and max(rotations) in fallbacks:
         yield Mark.WARN, "the last rotation used the previous version; store valid credentials"
     elif rotations:
@@ -281,7 +281,7 @@ def show(deployment: Deployment) -> int:
 
 
 def main(environment: str, *, wait: bool = False) -> int:
-    """Show the stack of an environment, after waiting for its token if asked to."""
+    """Show the stack of an environment; with `wait`, first wait for its token."""
     with one_line_errors():
         deployment = Deployment.find(environment)
         if wait:

@@ -1,8 +1,8 @@
 """
-What a cold rotation costs, compared with two scripts: what `make bench` starts.
+Compare the cost of a cold rotation with that of two scripts: `make bench`.
 
 Each rotation runs in a new process under the real runtime client, with the token endpoint behind
-TLS. With ``WRITE=1`` the figures go into ``docs/benchmark.md``, and the chart beside it.
+TLS. With ``WRITE=1``, the figures and the chart in ``docs/`` are updated.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ PROPERTIES = TEMPLATE["Resources"]["RotateTokenFunction"]["Properties"]
 MEMORY_MB: int = PROPERTIES["MemorySize"]
 MEMORY_SIZES_MB = sorted({256, 512, 1024, MEMORY_MB_OF_ONE_CPU, MEMORY_MB})
 QUOTA_PERIOD_US = 20_000
-"""Short, because a process may use its first share at once."""
+"""Short, because a process may use its first quota immediately."""
 RUNS_A_MONTH = 30 * 24 * 60 // 50
 
 
@@ -113,7 +113,7 @@ def main(pairs: int) -> None:
 
 
 def package_sides(folder: Path) -> dict[str, Side]:
-    """Package what is compared; return the package and the handler of each side."""
+    """Package each side; return its package and its handler."""
     ignore = shutil.ignore_patterns
     shutil.copytree(ARTIFACT, folder / "uncompiled", ignore=ignore("__pycache__"))
     shutil.copytree(ARTIFACT, folder / "tutorial", ignore=ignore("__pycache__", "rotate_token"))
@@ -132,7 +132,7 @@ def measure(
     side: Side = (ARTIFACT, HANDLER),
     processes: Path | None = None,
 ) -> dict[str, float]:
-    """Let a new process, of a control group if one is given, rotate once; return its figures."""
+    """Rotate once in a new process, in a control group if one is given; return its figures."""
     package, handler = side
     secrets_manager.calls.clear()
     began_at = time.perf_counter()
@@ -149,7 +149,7 @@ def measure(
 
 
 def measure_pairs(pairs: int, sides: dict[str, Side], rotate: Rotate) -> Samples:
-    """Let the sides take turns, in alternating order."""
+    """Measure each side once per pair, in alternating order."""
     for package_and_handler in sides.values():
         rotate(package_and_handler)  # so that all files are in the cache
     samples: Samples = {side: defaultdict(list) for side in sides}
@@ -179,10 +179,10 @@ def measure_sizes(runs: int, rotate: Rotate) -> str:
 @contextmanager
 def cpu_quota(share: float) -> Iterator[Path]:
     """
-    Make a control group with a share of one CPU; yield the file that takes its processes.
+    Make a control group with a share of one CPU; yield the file for its process IDs.
 
     Raises:
-        OSError: This machine does not allow that.
+        OSError: This machine does not allow CPU quotas.
     """
     is_v1 = Path("/sys/fs/cgroup/cpu").exists()
     control_group = Path("/sys/fs/cgroup", "cpu" if is_v1 else "", f"bench-{os.getpid()}")
@@ -226,13 +226,13 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def verdict(value: float, goal: float) -> str:
-    """Say whether a goal is met, and if not by how much."""
+    """Describe whether a goal is met, and if not, by how much it is missed."""
     excess = round(value - goal, 2)
     return f"; goal ≤ {goal:.2f}: {f'missed by {excess:.2f}' if excess > 0 else 'met'}"
 
 
 def describe_forgotten_stack() -> str:
-    """Calculate what a stack costs whose runs all keep trying for as long as they may."""
+    """Calculate the cost of a stack in which each run retries until the end of its time."""
     runs = 1 + PROPERTIES["EventInvokeConfig"]["MaximumRetryAttempts"]
     seconds = PROPERTIES["Timeout"] - RESERVED_SECONDS
     dollars = us_dollars(RUNS_A_MONTH * runs * seconds, MEMORY_MB)

@@ -1,4 +1,4 @@
-"""How a study reports: progress, tables, and charts that suit light and dark pages."""
+"""Progress, tables, and charts for the studies; charts suit light and dark pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRITES = os.environ.get("WRITE") == "1"
 """Whether documents and charts are written."""
 
 GREY, BLUE, ORANGE, GREEN, RED = "#7d7d7d", "#3f86d2", "#d9731a", "#2e9b60", "#d64545"
-"""Each has enough contrast to black and to white."""
+"""Each has enough contrast with black and with white."""
 
 mpl.rcParams |= {
     "axes.edgecolor": GREY,
@@ -36,7 +36,7 @@ mpl.rcParams |= {
     "font.family": "sans-serif",
     "legend.frameon": False,
     "legend.labelcolor": GREY,
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # keep text as text
     "svg.hashsalt": "the same data give the same file",
     "text.color": GREY,
     "xtick.color": GREY,
@@ -57,7 +57,7 @@ def track(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
 
 
 def write(document: Path, text: str) -> None:
-    """Print a text; with ``WRITE=1`` in the environment, also put it between a document's marks."""
+    """Print a text; with ``WRITE=1`` set, also write it between a document's markers."""
     print(text)
     if WRITES:
         marks = re.compile(r"(?<=<!-- made by make -->\n).*(?=<!-- end -->)", re.DOTALL)

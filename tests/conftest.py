@@ -1,4 +1,4 @@
-"""Fixtures, in small steps, up to the whole system on loopback."""
+"""Fixtures: from single parts to the complete system on loopback sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Let no setting of this machine reach a test, not even while modules are imported."""
+    """Remove settings of this machine that would affect tests, before modules are imported."""
     isolate_environment()
     for name in list(os.environ):
         if re.match(
@@ -49,13 +49,13 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def credentials() -> ClientCredentials:
-    """The client that the fake token endpoint knows."""
+    """The client credentials that the fake token endpoint accepts."""
     return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret)
 
 
 @pytest.fixture
 def secrets() -> Iterator[SecretsManagerClient]:
-    """Secrets Manager, in this process, with no secret in it."""
+    """Secrets Manager in this process, without secrets."""
     with mock_aws():
         yield boto3.client("secretsmanager")
 
@@ -69,7 +69,7 @@ def endpoint() -> Iterator[FakeSmartcar]:
 
 @pytest.fixture(scope="session")
 def running_secrets_manager() -> Iterator[FakeSecretsManager]:
-    """Secrets Manager on a real socket, in whatever state."""
+    """Secrets Manager on a real socket, in any state."""
     with FakeSecretsManager() as secrets_manager:
         yield secrets_manager
 
@@ -83,7 +83,7 @@ def secrets_manager(running_secrets_manager: FakeSecretsManager) -> FakeSecretsM
 
 @pytest.fixture
 def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> dict[str, str]:
-    """The variables of a function that uses both."""
+    """The environment variables of a function that uses both fakes."""
     return {
         **secrets_manager.environment,
         "TOKEN_URL": endpoint.url,
@@ -95,7 +95,7 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
 def invoke(
     environment: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Invoke]:
-    """An invocation, in an execution environment that starts with the first; waiting is skipped."""
+    """A function that invokes the handler, without waits; the first call imports the handler."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # A separate logger: Powertools binds a logger to the standard output of its first use.
@@ -119,7 +119,7 @@ def invoke(
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `sam build` makes of the function."""
+    """The folder that `sam build` creates for the function."""
     if sys.platform != "linux":
         pytest.skip("the Lambda runtime client runs on Linux")
     folder = tmp_path_factory.mktemp("build")

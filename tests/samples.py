@@ -1,4 +1,4 @@
-"""What several tests use."""
+"""Sample objects that several tests use."""
 
 from __future__ import annotations
 

@@ -45,9 +45,9 @@ def transformed_template() -> dict[str, Any]:
 
 class Stack:
     """
-    A stack: the resources and outputs whose conditions hold, by their logical names.
+    A stack: the resources and outputs whose conditions are true, by their logical IDs.
 
-    A reference to a resource is its logical name, one to an attribute ``name.attribute``; only the
+    ``Ref`` returns the logical ID of a resource, and ``GetAtt`` returns ``ID.attribute``; only the
     token secret has an ARN.
     """
 

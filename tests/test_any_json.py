@@ -1,4 +1,4 @@
-"""Properties: whatever JSON comes, there is a valid token or a typed error, and nothing else."""
+"""Property tests: any JSON gives a valid object or a typed error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIFETIMES = st.integers(min_value=1, max_value=10**10 - 1)
 
 
 def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Make objects with some of these fields, each of them right or anything at all."""
+    """Make objects with some of these fields, each with a valid value or any JSON."""
     return (
         st.fixed_dictionaries({}, optional={k: v | ANY_JSON for k, v in fields.items()}) | ANY_JSON
     )
@@ -55,7 +55,7 @@ given_any_number_of_times = settings(
 )
 @given_any_number_of_times
 def test_response(document: Any, status: int, credentials: ClientCredentials) -> None:
-    """Any JSON in a response is a token that can be published, or a typed error."""
+    """Any JSON in a response gives a token that can be published, or a typed error."""
     body = httpx.ByteStream(json.dumps(document).encode())
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=body))
 
@@ -80,7 +80,7 @@ def test_response(document: Any, status: int, credentials: ClientCredentials) ->
 )
 @given_any_number_of_times
 def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
-    """Any JSON in the token secret is a published token, or a typed error."""
+    """Any JSON in the token secret gives a published token, or a typed error."""
     store = stored(secrets, TOKEN_SECRET_ID, document)
 
     try:
@@ -95,7 +95,7 @@ def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
 @given(document=objects(client_id=st.text(), client_secret=st.text()))
 @given_any_number_of_times
 def test_credentials_secret(document: Any, secrets: SecretsManagerClient) -> None:
-    """Any JSON in the credentials secret is a pair of credentials, or a typed error."""
+    """Any JSON in the credentials secret gives client credentials, or a typed error."""
     store = stored(secrets, CREDENTIALS_SECRET_ID, document)
 
     try:

@@ -1,4 +1,4 @@
-"""What `sam build` makes, run as Lambda runs it: under the real runtime client."""
+"""The package that `sam build` creates, under the real Lambda runtime client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_runs(
     secrets_manager: FakeSecretsManager,
     endpoint: FakeSmartcar,
 ) -> None:
-    """The first run publishes, the second is skipped, a forced one publishes again."""
+    """The first run publishes, the second is skipped, and a forced run publishes again."""
     first = function.invoke(SCHEDULED)
     first_token = AccessToken.from_json(secrets_manager.published())
     second = function.invoke(SCHEDULED)
@@ -75,7 +75,7 @@ def test_output(function: LambdaRuntime, endpoint: FakeSmartcar) -> None:
 
 
 def test_configuration(package: Path) -> None:
-    """A function without its settings does not start, and says which is missing."""
+    """Without its settings, the function does not start, and the error names a missing one."""
     with (
         LambdaRuntime(package, {"AWS_DEFAULT_REGION": "us-east-1"}) as function,
         pytest.raises(FunctionError, match="^ConfigurationError: CREDENTIALS_SECRET_ID is not set"),
@@ -84,7 +84,7 @@ def test_configuration(package: Path) -> None:
 
 
 def test_aws_calls(function: LambdaRuntime, secrets_manager: FakeSecretsManager) -> None:
-    """A rotation makes three calls of Secrets Manager, a skip makes one."""
+    """A rotation makes three calls to Secrets Manager; a skipped run makes one."""
     function.invoke(SCHEDULED)
     rotation = [operation for operation, _ in secrets_manager.calls]
     secrets_manager.calls.clear()
@@ -151,7 +151,7 @@ def test_tls(
         environment = {**secrets_manager.environment, "TOKEN_URL": endpoint.url}
         if trusted:
             environment["SSL_CERT_FILE"] = str(certificate)
-        # A time-out that leaves time for one attempt.
+        # A timeout that leaves time for one attempt.
         with LambdaRuntime(package, environment, timeout_seconds=30) as function:
             if trusted:
                 assert function.invoke(SCHEDULED)["status"] == "rotated"

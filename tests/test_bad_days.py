@@ -1,4 +1,4 @@
-"""What takes real time or many processes: deadlines, memory, kills, and runs at the same time."""
+"""Tests that need real time or many processes: deadlines, memory, kills, concurrent runs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("package")
 
 TIMEOUT_SECONDS = RESERVED_SECONDS + 2
-"""A time-out of the function that leaves two seconds in which attempts begin."""
+"""A timeout of the function that leaves two seconds in which attempts start."""
 
 
 class Lasting(NamedTuple):
-    """A fault that lasts, and the error that a run ends with; `url` may use the endpoint's port."""
+    """A lasting fault, and the error of a run; `url` may contain the endpoint's port."""
 
     error: str
     fault: str | Answer = "ok"
@@ -119,7 +119,7 @@ def run(package: Path, lasting: Lasting) -> Ending:
 
 @pytest.fixture(scope="module")
 def endings(package: Path, running_secrets_manager: FakeSecretsManager) -> dict[str, Ending]:
-    """How runs end that meet a lasting fault; all run at the same time."""
+    """How a run ends during each lasting fault; all runs are concurrent."""
     running_secrets_manager.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
     running_secrets_manager.client.put_secret_value(
         SecretId=TOKEN_SECRET_ID, SecretString=OLD.to_json()
@@ -131,7 +131,7 @@ def endings(package: Path, running_secrets_manager: FakeSecretsManager) -> dict[
 
 @pytest.mark.parametrize("name", LASTING)
 def test_deadline(endings: dict[str, Ending], name: str) -> None:
-    """Whatever hangs, a run raises its own error at least 5 s before its time-out."""
+    """During any lasting fault, a run raises its error at least 5 s before its timeout."""
     ending = endings[name]
 
     assert ending.error.startswith(f"{LASTING[name].error}: ")
@@ -143,7 +143,7 @@ def test_deadline(endings: dict[str, Ending], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["never stops sending", "sends a gzip bomb"])
 def test_memory(endings: dict[str, Ending], name: str) -> None:
-    """A response without end costs no memory, compressed or not."""
+    """A response without end, compressed or not, uses no additional memory."""
     usual = endings["answers 503"].peak_memory_bytes
 
     assert endings[name].peak_memory_bytes < usual + 8 * 1024 * 1024
@@ -172,7 +172,7 @@ def test_killed(
 
 
 def test_twenty_at_once(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> None:
-    """Twenty runs at the same time all end well, with a valid token in the secret throughout."""
+    """Twenty concurrent runs all succeed, and every version that they publish is a valid token."""
     start = threading.Barrier(20)
 
     def run_at_once(_: int) -> Result:

@@ -1,4 +1,4 @@
-"""The documents are true."""
+"""The documents match the code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_errors() -> None:
 
 
 def test_tree_of_errors() -> None:
-    """The tree in the docstring is the hierarchy of the classes."""
+    """The tree in the docstring of errors.py matches the class hierarchy."""
     (tree,) = re.findall(
         r"^    RotationError$.*?\n\n", errors.__doc__ or "", re.MULTILINE | re.DOTALL
     )
@@ -81,7 +81,7 @@ def test_links(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_commands(document: Path) -> None:
-    """Every make target that is named exists."""
+    """Every make target that a document names exists."""
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.MULTILINE)) <= targets
@@ -123,7 +123,7 @@ def test_parameters() -> None:
 
 
 def test_version() -> None:
-    """The template has the version of the code, and so has the newest release in the changelog."""
+    """The template and the newest release in the changelog have the version of the code."""
     template = (PROJECT / "template.yaml").read_text()
     changelog = (PROJECT / "CHANGELOG.md").read_text()
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE)

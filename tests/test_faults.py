@@ -1,14 +1,14 @@
 """
-The fault table: what each fault does to a run, and what no fault does.
+The fault table: the effect of each fault on a run.
 
-Every row is run through the handler over real sockets, with all loggers at DEBUG, with the fault
-passing and, where that differs, lasting; a dozen rows against what `sam build` makes as well. After
-each run
+Each row runs the handler over real sockets, with all loggers at DEBUG. If the fault is retried, the
+row runs twice: with a transient and with a lasting fault. Some rows also run the package that
+`sam build` creates. After each run,
 
-- the secret has the document that it had, or a complete new one,
-- the run has ended in its time,
-- each failed attempt was counted, and
-- nothing that the run left to see has 8 characters in a row of a secret.
+- the secret holds the old document, or a complete new one,
+- the run has ended on time,
+- each failed attempt has been counted, and
+- no output, result or error contains 8 consecutive characters of a secret.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Row(NamedTuple):
     A fault.
 
     Attributes:
-        name: What it is called.
-        fault: What FakeSmartcar plays or answers, or what FakeSecretsManager does.
+        name: Its name.
+        fault: A fault or an answer of FakeSmartcar, or a fault of FakeSecretsManager.
         error: The error that a run ends with while the fault lasts; None if the run succeeds.
         artifact: Whether the built package is run against it too.
     """
@@ -78,7 +78,7 @@ class Row(NamedTuple):
 
     @property
     def retried(self) -> bool:
-        """Whether a run survives the fault if it happens once."""
+        """Whether a run succeeds if the fault occurs only once."""
         return issubclass(self.error or object, (TemporaryTokenRequestError, AwsUnavailable))
 
     def fails(self, *, lasting: bool) -> bool:
@@ -103,7 +103,7 @@ def issued(**changes: object) -> Answer:
 
 
 def aws(operation: str, secret_id: str, code: str, error: type[RotationError] | None) -> Row:
-    """Make a row of Secrets Manager."""
+    """Make a row for a fault of Secrets Manager."""
     name = f"{code} of {operation} {secret_id}"
     return Row(name, Fault(operation, secret_id, code), error)
 
@@ -163,7 +163,7 @@ TABLE = [
     Row("200 with an error beside a token", issued(error="server_error"), Unavailable),
     # Bodies that are not a JSON object
     Row("empty", Answer(200), Unreadable),
-    Row("HTML labelled JSON", "html", Unreadable, artifact=True),
+    Row("HTML labeled as JSON", "html", Unreadable, artifact=True),
     Row("half a JSON object", Answer(200, b'{"access_token": "eyJ'), Unreadable),
     Row("invalid UTF-8", Answer(200, b'{"\xff\xfe"}'), Unreadable),
     Row("deeply nested", Answer(200, b"[" * 100_000), Unreadable),
@@ -185,13 +185,13 @@ TABLE = [
     Row("access_token too long", issued(access_token="x" * (LONGEST_TOKEN + 1)), Unusable),
     Row("another token_type", issued(token_type="mac"), Unusable),
     Row("expires_in 0", issued(expires_in=0), Unusable),
-    # Unusual and right
+    # Unusual but valid
     Row("token_type in capitals", issued(token_type="BEARER")),
     Row("no expires_in", issued(expires_in=None)),
     Row("expires_in as a string", issued(expires_in="3600")),
     Row("unknown fields", issued(scope="", x=[None])),
     Row("the same key twice", Answer(200, b'{"access_token": "first", ' + js(ISSUED)[1:])),
-    Row("labelled as text", Answer(200, js(ISSUED), {"Content-Type": "text/plain"})),
+    Row("labeled as text", Answer(200, js(ISSUED), {"Content-Type": "text/plain"})),
     Row("with a byte order mark", Answer(200, b"\xef\xbb\xbf" + js(ISSUED))),
     Row("gzip that was not asked for", Answer(200, gzip.compress(js(ISSUED)), GZIP)),
     # AWS Secrets Manager
@@ -234,7 +234,7 @@ class Elsewhere(LoopbackServer):
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Elsewhere]:
-    """Where redirects lead."""
+    """The server to which redirects lead."""
     with Elsewhere() as server:
         yield server
 
@@ -254,7 +254,7 @@ def play(
     *,
     lasting: bool = False,
 ) -> None:
-    """Let the fault happen, once or for good."""
+    """Script the fault, transient or lasting."""
     if isinstance(row.fault, Fault):
         operation, secret_id, code = row.fault.operation, row.fault.secret_id, row.fault.code
         times = float("inf") if lasting else 2  # botocore tries a call twice
@@ -267,7 +267,7 @@ def play(
 
 @contextmanager
 def all_loggers_at_debug() -> Iterator[None]:
-    """Let every logger pass everything on, as far as its level goes."""
+    """Set the level of every logger to DEBUG."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -278,7 +278,7 @@ def all_loggers_at_debug() -> Iterator[None]:
 
 
 def run(invoke: Invoke, context: LocalContext) -> tuple[Exception | None, str]:
-    """Run the job; return the error that it ended with, and all that the outcome shows."""
+    """Run the handler; return its error, and everything that its result or error shows."""
     with all_loggers_at_debug():
         try:
             return None, repr(invoke(None, context))
@@ -294,7 +294,7 @@ def rendered(error: Exception) -> str:
 
 
 def leaked(text: str, *secrets: str) -> set[str]:
-    """Return what there is to see of secrets, in any form that they are written in."""
+    """Return the pieces of secrets that a text contains, plain or percent-encoded."""
     forms = {
         form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))
     }
@@ -305,7 +305,7 @@ def leaked(text: str, *secrets: str) -> set[str]:
 @pytest.mark.parametrize(
     ("row", "lasting"),
     [
-        pytest.param(row, lasting, id=f"{row.name}{' for good' if lasting else ''}")
+        pytest.param(row, lasting, id=f"{row.name}{', lasting' if lasting else ''}")
         for row in TABLE
         for lasting in ([False, True] if row.retried else [False])
     ],
@@ -321,8 +321,8 @@ def test_fault(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A run survives a fault that passes, otherwise ends with its error, and shows no secret."""
-    # An attempt that hangs does not take long; a loaded machine can answer in that time.
+    """A run recovers from a transient fault, otherwise ends with its error; it shows no secret."""
+    # Short, so that the test is fast; long enough for a response from a loaded machine.
     monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 1.5)
     monkeypatch.setattr(token_endpoint, "SHORTEST_ATTEMPT_SECONDS", 1.5)
     play(row, endpoint, secrets_manager, elsewhere, lasting=lasting)
@@ -357,7 +357,7 @@ def test_artifact(
     elsewhere: Elsewhere,
     secrets_manager: FakeSecretsManager,
 ) -> None:
-    """The built package does the same under the Lambda runtime client."""
+    """The built package retries a fault or fails with its error, and shows no secret."""
     play(row, endpoint, secrets_manager, elsewhere)
     error = ""
 

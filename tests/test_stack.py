@@ -70,7 +70,7 @@ def actions(statement: dict[str, Any]) -> list[str]:
 
 
 class Runs(NamedTuple):
-    """What runs on all paths did: calls of Secrets Manager, and metrics with their dimensions."""
+    """The results of runs on all paths, their calls to Secrets Manager, and their metrics."""
 
     statuses: list[str]
     calls: set[tuple[str, str]]
@@ -79,7 +79,7 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def runs(package: Path) -> Runs:
-    """Run the package with the environment that the template gives it, on every path there is."""
+    """Run the package on all paths, with the environment variables of the template."""
     with FakeSmartcar() as endpoint, FakeSecretsManager() as aws:
         aws.reset(FakeSmartcar.client_id, FakeSmartcar.client_secret)
         arns = {
@@ -129,14 +129,14 @@ def test_runs(runs: Runs) -> None:
 
 @pytest.mark.xdist_group("package")
 def test_least_privilege(runs: Runs) -> None:
-    """In Secrets Manager, the role allows the calls that were made on all paths, and no other."""
+    """In Secrets Manager, the role allows only the calls that the runs on all paths made."""
     of_secrets = {pair for pair in allowed(PLAIN) if pair[0].startswith("secretsmanager:")}
 
     assert of_secrets == {(f"secretsmanager:{call}", arn) for call, arn in runs.calls}
 
 
 def test_role_of_the_platform() -> None:
-    """Beyond Secrets Manager, the role allows what Lambda does for the function, and no more."""
+    """Beyond Secrets Manager, the role allows only logs, traces and failure notifications."""
     assert {pair for pair in allowed(PLAIN) if not pair[0].startswith("secretsmanager:")} == {
         ("logs:CreateLogStream", "RotateTokenLogGroup.Arn"),
         ("logs:PutLogEvents", "RotateTokenLogGroup.Arn"),
@@ -176,7 +176,7 @@ def test_readers() -> None:
 
 
 def test_consumers() -> None:
-    """Other principals that are named may read the token by a policy of the secret; nobody else."""
+    """The resource policy of the secret allows only the given principals to read the token."""
     policy = FULL.properties("TokenSecretPolicy")
     (statement,) = policy["ResourcePolicy"]["Statement"]
 
@@ -188,7 +188,7 @@ def test_consumers() -> None:
 
 
 def test_schedule() -> None:
-    """Each event of the schedule reaches the function, a queue or a person."""
+    """Each event reaches the function or a queue, and each failed run notifies the topic."""
     for stack, expression in ((PLAIN, "rate(50 minutes)"), (FULL, "rate(30 minutes)")):
         schedule = stack.properties("RotateTokenFunctionSchedule")
         target = schedule["Target"]
@@ -216,7 +216,7 @@ def test_schedule() -> None:
 
 
 def test_parameters_arrive() -> None:
-    """Each parameter has its effect."""
+    """Each parameter changes its resource."""
     variables = FULL.properties("RotateTokenFunction")["Environment"]["Variables"]
     settings = {field.name.upper() for field in dataclasses.fields(Configuration)}
 
@@ -259,7 +259,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "accepted", "refused"),
+    ("name", "accepted", "rejected"),
     [
         (
             "CredentialsSecretArn",
@@ -282,12 +282,12 @@ def test_parameters() -> None:
         ("ConsumerPrincipalArns", ["", *CONSUMERS], ["123456789012", "*"]),
     ],
 )
-def test_patterns(name: str, accepted: list[str], refused: list[str]) -> None:
-    """A parameter accepts what works, and refuses what does not when the stack is deployed."""
+def test_patterns(name: str, accepted: list[str], rejected: list[str]) -> None:
+    """The pattern of a parameter accepts valid values, and rejects invalid ones."""
     pattern = transformed_template()["Parameters"][name]["AllowedPattern"]
 
     assert [value for value in accepted if not re.fullmatch(pattern, value)] == []
-    assert [value for value in refused if re.fullmatch(pattern, value)] == []
+    assert [value for value in rejected if re.fullmatch(pattern, value)] == []
 
 
 ALARMS = PLAIN.of_type("AWS::CloudWatch::Alarm")
@@ -306,7 +306,7 @@ def metric_of(alarm: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.xdist_group("package")
 def test_metrics(runs: Runs) -> None:
-    """Alarms and widgets use the metrics that runs were seen to emit, and two of Lambda's."""
+    """Alarms and widgets use the metrics that the runs emitted, and two metrics of Lambda."""
     used = set()
     for alarm in ALARMS.values():
         metric = metric_of(alarm)
@@ -343,7 +343,7 @@ def test_dashboard() -> None:
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_alarms(name: str) -> None:
-    """Each alarm notifies the topic when it fires and when it clears, and has a runbook."""
+    """Each alarm notifies the topic when it fires and when it clears, and is in the runbook."""
     alarm = ALARMS[name]
 
     assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlarmTopic"]
@@ -364,8 +364,8 @@ def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: in
     """
     Evaluate an alarm at a minute, as CloudWatch does where data may be missing.
 
-    It looks `more` periods further back than its own, by a number that AWS does not publish. The
-    most recent values count; as few as possible are filled in.
+    CloudWatch looks `more` periods further back than the evaluation periods; AWS does not publish
+    that number. The most recent values count, and only values that are still missing are filled in.
     """
     periods = int(alarm["EvaluationPeriods"])
     compare = {
@@ -381,10 +381,10 @@ def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: in
 
 
 def states(alarm: dict[str, Any], series: Series) -> list[tuple[int, int]]:
-    """Return from which minute until which an alarm is in alarm in a day."""
+    """Return the intervals of a day, in minutes, in which an alarm is in the state ALARM."""
     known = series.get(metric_of(alarm)["MetricName"], {})
     is_filled = alarm["Metrics"][0]["Expression"].startswith("FILL(")
-    # FILL needs a value to go by: without any, all of them are missing.
+    # FILL needs at least one value: without any, all of them are missing.
     values = {m: known.get(m, 0.0) for m in range(DAY)} if known and is_filled else known
     by_range = {
         tuple(in_alarm(alarm, values, now, more) for now in range(DAY)) for more in range(6)
@@ -395,8 +395,8 @@ def states(alarm: dict[str, Any], series: Series) -> list[tuple[int, int]]:
 
 
 ROTATED = ones(*range(0, DAY, 50))
-# The endpoint is down from minute 49 to 89. Runs wait for it from the scheduled run at 50 on, 14
-# minutes each, retried after 1 and 2 minutes; the third gets a token.
+# The endpoint is down from minute 49 to 89. The scheduled run at minute 50 and two retries last 14
+# minutes each; Lambda waits 1 and 2 minutes between them. The second retry gets a token.
 OUTAGE = {
     "TokenRotated": ones(0, *range(89, DAY, 50)),
     "AttemptFailed": ones(*range(50, 65), *range(66, 80), *range(82, 89)),
@@ -407,7 +407,7 @@ OUTAGE = {
 @pytest.mark.parametrize(
     ("series", "expected"),
     [
-        pytest.param({"TokenRotated": ROTATED}, {}, id="good day"),
+        pytest.param({"TokenRotated": ROTATED}, {}, id="no failures"),
         pytest.param(
             {"TokenRotated": ROTATED, "AttemptFailed": ones(50, 100)}, {}, id="single failures"
         ),
@@ -451,7 +451,7 @@ OUTAGE = {
     ],
 )
 def test_firing(series: Series, expected: dict[str, list[tuple[int, int]]]) -> None:
-    """Alarms fire in time, and clear: within minutes in an outage, and not for a single failure."""
+    """Alarms fire and clear in time: within minutes in an outage, and not for a single failure."""
     fired = {name: states(alarm, series) for name, alarm in ALARMS.items()}
 
     assert {name: intervals for name, intervals in fired.items() if intervals} == expected

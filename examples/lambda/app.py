@@ -1,4 +1,4 @@
-"""A consumer as a Lambda function: Powertools reads the token and caches it for 5 minutes."""
+"""A Lambda function that reads the token with Powertools, which caches it for 5 minutes."""
 
 import json
 import os

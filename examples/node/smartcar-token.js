@@ -12,8 +12,8 @@ export class NoValidTokenError extends Error {
 /**
  * Reads the token when it is needed, for any number of concurrent requests.
  *
- * A token is cached for 5 minutes, but not beyond a minute before it expires. After a 401 the secret is
- * read again, and the request repeated if the token has changed. Two reads are at least 10 seconds
+ * A token is cached for 5 minutes, but only until one minute before it expires. After a 401, the secret
+ * is read again, and the request is retried if the token has changed. Two reads are at least 10 seconds
  * apart. While the secret cannot be read, a token that is still valid stays in use.
  */
 export class SmartcarToken {
@@ -37,7 +37,7 @@ export class SmartcarToken {
   }
 
   /**
-   * Send a request with the token; after a 401, repeat it if the token has changed.
+   * Send a request with the token; after a 401, retry it if the token has changed.
    *
    * @param {string | URL} url
    * @param {RequestInit} [init] its body must not be a stream, which cannot be sent twice
@@ -54,16 +54,16 @@ export class SmartcarToken {
   }
 
   /**
-   * Return a valid token, and not the one that the API refused, if there is another.
+   * Return a valid token; if possible, not the one that the API rejected.
    *
-   * @param {string} [refused]
+   * @param {string} [rejected]
    * @returns {Promise<string>}
    * @throws {NoValidTokenError} there is none
    */
-  async get(refused = "") {
+  async get(rejected = "") {
     // While one request reads, the others wait only if they have no usable token.
-    const usable = this.#token.access_token !== refused && this.clock() < this.#token.expires_at;
-    if (this.#reading ? !usable : this.#isDue(refused)) {
+    const usable = this.#token.access_token !== rejected && this.clock() < this.#token.expires_at;
+    if (this.#reading ? !usable : this.#isDue(rejected)) {
       this.#reading ??= this.#read().finally(() => (this.#reading = undefined));
       await this.#reading;
     }
@@ -72,13 +72,13 @@ export class SmartcarToken {
     throw new NoValidTokenError(`secret ${this.secretId} ${problem}`, { cause: this.#error });
   }
 
-  /** @param {string} refused */
-  #isDue(refused) {
+  /** @param {string} rejected */
+  #isDue(rejected) {
     const { access_token, expires_at } = this.#token;
     const now = this.clock();
     const age = Math.abs(now - this.#readAt); // the clock may have been set back
     const isOld = age >= CACHE_SECONDS || now >= expires_at - MARGIN_SECONDS;
-    return age >= RETRY_SECONDS && (isOld || access_token === refused || this.#error !== undefined);
+    return age >= RETRY_SECONDS && (isOld || access_token === rejected || this.#error !== undefined);
   }
 
   async #read() {
@@ -94,7 +94,7 @@ export class SmartcarToken {
 }
 
 /**
- * Return a published token; an error shows nothing of the value.
+ * Return a published token; an error shows no part of the value.
  *
  * @param {string} value
  * @returns {{ access_token: string, expires_at: number }}

@@ -1,4 +1,4 @@
-"""Requests to Smartcar's API with the published token: authentication for httpx."""
+"""Authentication for httpx: sends requests to Smartcar's API with the published token."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class NoValidTokenError(Exception):
 
 class SmartcarTokenAuth(httpx.Auth):
     """
-    Reads the token when it is needed, for sync and async clients, any number of threads and tasks.
+    Reads the token when it is needed; for sync and async clients, and for concurrent requests.
 
-    A token is cached for 5 minutes, but not beyond a minute before it expires. After a 401 the
-    secret is read again, and the request repeated if the token has changed. Two reads are at least
-    10 seconds apart. While the secret cannot be read, a token that is still valid stays in use. The
+    A token is cached for 5 minutes, but only until one minute before it expires. After a 401, the
+    secret is read again, and the request is retried if the token has changed. Two reads are at
+    least 10 seconds apart. While the secret cannot be read, a valid token stays in use. The
     body of a request must not be a stream, which cannot be sent twice.
 
     Args:
@@ -51,14 +51,14 @@ class SmartcarTokenAuth(httpx.Auth):
         self._read_at = 0.0
         self._error: Exception | None = None
 
-    def get(self, refused: str = "") -> str:
-        """Return a valid token, and not the one that the API `refused`, if there is another."""
+    def get(self, rejected: str = "") -> str:
+        """Return a valid token; if possible, not the one that the API `rejected`."""
         token, expires_at = self._token
-        usable = token != refused and self._clock() < expires_at
+        usable = token != rejected and self._clock() < expires_at
         # While one thread reads, the others wait only if they have no usable token.
-        if self._is_due(refused) and self._lock.acquire(blocking=not usable):
+        if self._is_due(rejected) and self._lock.acquire(blocking=not usable):
             try:
-                if self._is_due(refused):
+                if self._is_due(rejected):
                     self._read()
             finally:
                 self._lock.release()
@@ -68,12 +68,12 @@ class SmartcarTokenAuth(httpx.Auth):
         problem = "cannot be read" if self._error else "holds no valid token"
         raise NoValidTokenError(f"secret {self._secret_id} {problem}") from self._error
 
-    def _is_due(self, refused: str) -> bool:
+    def _is_due(self, rejected: str) -> bool:
         token, expires_at = self._token
         now = self._clock()
         age = abs(now - self._read_at)  # the clock may have been set back
         is_old = age >= CACHE_SECONDS or now >= expires_at - MARGIN_SECONDS
-        return age >= RETRY_SECONDS and (is_old or token == refused or self._error is not None)
+        return age >= RETRY_SECONDS and (is_old or token == rejected or self._error is not None)
 
     def _read(self) -> None:
         try:
@@ -86,11 +86,11 @@ class SmartcarTokenAuth(httpx.Auth):
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send a request with the token; after a 401, repeat it if the token has changed."""
+        """Send a request with the token; after a 401, retry it if the token has changed."""
         token = self.get()
         response = yield _with(token, request)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            newer = self.get(refused=token)
+            newer = self.get(rejected=token)
             if newer != token:
                 yield _with(newer, request)
 
@@ -107,7 +107,7 @@ class SmartcarTokenAuth(httpx.Auth):
 
 
 def _parse(value: str) -> tuple[str, float]:
-    """Return a published token and its expires_at; an error shows nothing of the value."""
+    """Return a published token and its expires_at; an error shows no part of the value."""
     with contextlib.suppress(ValueError, RecursionError):
         match json.loads(value):
             case {"access_token": str(token), "expires_at": int() | float() as expires_at}:

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Lists the connections of an application with the published token. Needs the AWS CLI, jq and curl.
 #
-# The token is cached in a file for 5 minutes, but not beyond a minute before it expires. After a 401
-# the secret is read again, and the request repeated if the token has changed. A token is not read
+# The token is cached in a file for 5 minutes, but only until one minute before it expires. After a 401,
+# the secret is read again, and the request is retried if the token has changed. A token is not read
 # again within 10 seconds. While the secret cannot be read, a token that is still valid stays in use.
 set -eu
 umask 077
@@ -11,13 +11,13 @@ secret_id=${TOKEN_SECRET_ID:-smartcar-token/access-token}
 url=${SMARTCAR_API_URL:-https://vehicle.api.smartcar.com/v3}
 cache=${SMARTCAR_TOKEN_CACHE:-${XDG_RUNTIME_DIR:-$HOME/.cache}/smartcar-token.json}
 
-# cached CONDITION: whether a token of this secret is cached that meets the condition.
+# cached CONDITION: succeed if a token of this secret is cached and meets the condition.
 cached() {
     jq -e --arg secret_id "$secret_id" "def age: now - .read_at | fabs;
         .secret_id == \$secret_id and ($1)" "$cache" > /dev/null 2>&1
 }
 
-# read_token: replace the cached token by the published one; any other value is not cached.
+# read_token: replace the cached token with the published one; any other value is not cached.
 read_token() {
     mkdir -p "$(dirname "$cache")"
     aws secretsmanager get-secret-value --secret-id "$secret_id" --query SecretString --output text |
@@ -27,7 +27,7 @@ read_token() {
         mv "$cache.$$" "$cache" || rm -f "$cache.$$"
 }
 
-# connections: call the API; the token goes through standard input, where no process list shows it.
+# connections: call the API; the token is passed on standard input, so that no process list shows it.
 connections() {
     jq -r '"header = \"Authorization: Bearer \(.access_token)\""' "$cache" |
         curl --silent --show-error --max-time 30 --config - --write-out '\n%{http_code}' "$url/connections"
@@ -41,9 +41,9 @@ fi
 answer=$(connections)
 if [ "${answer##*
 }" = 401 ] && ! cached 'age < 10'; then
-    refused=$(jq .access_token "$cache")
+    rejected=$(jq .access_token "$cache")
     read_token
-    [ "$refused" = "$(jq .access_token "$cache")" ] || answer=$(connections)
+    [ "$rejected" = "$(jq .access_token "$cache")" ] || answer=$(connections)
 fi
 status=${answer##*
 }

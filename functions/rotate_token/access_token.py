@@ -1,4 +1,4 @@
-"""The application access token: as the endpoint issues it, and as consumers read it."""
+"""The application access token, as the token endpoint issues it and as consumers read it."""
 
 import json
 import re
@@ -11,7 +11,7 @@ DOCUMENTED_LIFETIME_SECONDS = 3600
 """The documented lifetime; assumed if a response has no expires_in."""
 
 LONGEST_TOKEN = 60_000
-"""What fits into a secret (65,536 bytes), with the other fields around it."""
+"""In characters; fits into a secret (65,536 bytes) together with the other fields."""
 
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _TEN_DIGITS = re.compile(r"[0-9]{1,10}")
@@ -27,10 +27,10 @@ class AccessToken:
     Attributes:
         access_token: The token, in the characters that RFC 6750 section 2.1 allows.
         expires_in: Its lifetime in seconds, as issued.
-        issued_at: Unix time in whole seconds, taken just before the request that got it.
+        issued_at: Unix time in seconds, taken just before the token was requested.
 
     Raises:
-        ValueError: One of them is unusable; the message names it and does not show its value.
+        ValueError: An attribute is unusable; the message names it and does not show its value.
     """
 
     access_token: str = field(repr=False)
@@ -49,7 +49,7 @@ class AccessToken:
 
     @property
     def expires_at(self) -> int:
-        """Unix time in whole seconds from which the token is no longer valid."""
+        """Unix time in seconds from which the token is no longer valid."""
         return self.issued_at + self.expires_in
 
     @classmethod
@@ -57,10 +57,10 @@ class AccessToken:
         """
         Read a token response (RFC 6749 section 5.1); unknown fields are ignored.
 
-        The RFC lets a server leave out ``expires_in``: the documented lifetime is then assumed.
+        ``expires_in`` is optional: without it, the documented lifetime is assumed.
 
         Raises:
-            ValueError: It holds no usable token; the message says what is wrong with it.
+            ValueError: The response contains no usable token; the message says why.
         """
         if str(response.get("token_type")).lower() != "bearer":
             raise ValueError("its token_type is missing or not Bearer")
@@ -79,7 +79,7 @@ class AccessToken:
         Read a document that `to_json` wrote; unknown fields are ignored.
 
         Raises:
-            ValueError: It is something else; the message says what, without any of its content.
+            ValueError: The document is not valid; the message says why, and shows none of it.
         """
         fields = parse_json_object(document)
         token = cls(

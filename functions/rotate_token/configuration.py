@@ -12,7 +12,7 @@ SMARTCAR_TOKEN_URL = "https://iam.smartcar.com/oauth2/token"  # noqa: S105 (an a
 
 @dataclass(frozen=True)
 class Configuration:
-    """Every setting, checked; each is read from the variable of its name in upper case."""
+    """The validated settings, each from the environment variable with its name in upper case."""
 
     credentials_secret_id: str
     token_secret_id: str
@@ -35,7 +35,7 @@ class Configuration:
         if token_secret_id == credentials_secret_id:
             raise ConfigurationError(
                 "TOKEN_SECRET_ID names the same secret as CREDENTIALS_SECRET_ID",
-                "use a separate secret for the token, or it would replace the client credentials",
+                "use a separate secret for the token, or it overwrites the client credentials",
             )
         token_url = environment.get("TOKEN_URL", SMARTCAR_TOKEN_URL)
         _check_token_url(token_url)
@@ -52,14 +52,14 @@ def _required(environment: Mapping[str, str], variable: str, meaning: str) -> st
 
 
 def _check_token_url(url: str) -> None:
-    """Accept a URL to which client credentials may be sent."""
+    """Raise an error unless client credentials may be sent to the URL."""
     try:
         parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
     if not parts.hostname or parts.username is not None:
         raise ConfigurationError(
-            "TOKEN_URL is not the address of a token endpoint",
+            "TOKEN_URL is not the URL of a token endpoint",
             "use https://host/path, without user info",
         )
     is_loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}

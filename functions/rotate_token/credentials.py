@@ -12,7 +12,7 @@ class ClientCredentials:
     A client identifier and its secret (RFC 6749 section 2.3.1); the secret is hidden from the repr.
 
     Raises:
-        ValueError: One of them is unusable; the message names it and does not show its value.
+        ValueError: An attribute is unusable; the message names it and does not show its value.
     """
 
     client_id: str
@@ -35,7 +35,7 @@ class ClientCredentials:
         Read ``{"client_id": "…", "client_secret": "…"}``; other keys are ignored.
 
         Raises:
-            ValueError: It is something else; the message says what, without any of its content.
+            ValueError: The document is not valid; the message says why, and shows none of it.
         """
         fields = parse_json_object(document)
         return cls(fields.get("client_id", ""), fields.get("client_secret", ""))

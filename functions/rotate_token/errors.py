@@ -1,24 +1,24 @@
 """
-What can go wrong in a run, each class named for what failed.
+The errors of a run; each class is named after what failed.
 
 ::
 
     RotationError
     ├── ConfigurationError                  a setting is missing or malformed
-    ├── SecretsManagerError                 AWS refused to read or write a secret
-    │   └── SecretsManagerUnavailableError  … for a reason that may pass
+    ├── SecretsManagerError                 a secret could not be read or written
+    │   └── SecretsManagerUnavailableError  … because of a transient failure
     ├── CredentialsError                    the credentials secret has no usable client credentials
-    ├── UnreadableTokenError                the token secret does not hold the published JSON
+    ├── UnreadableTokenError                the token secret does not hold a published token
     └── TokenRequestError                   the token endpoint issued no usable token
-        ├── TokenRequestRefusedError        it refused, and would refuse again
+        ├── TokenRequestRefusedError        it rejected the request permanently
         │   └── InvalidClientError          … because it rejected the client credentials
         ├── InvalidTokenResponseError       it answered 200 without a usable token
-        └── TemporaryTokenRequestError      it failed for a reason that may pass
+        └── TemporaryTokenRequestError      the failure is transient
             ├── TokenEndpointUnreachableError   no complete response arrived
             ├── TokenEndpointUnavailableError   it reported a temporary failure
             └── UnreadableTokenResponseError    it answered 200 with something other than JSON
 
-The message is one sentence for the operator: what failed, where, and what to do about it. Neither
+The message tells the operator what failed, where, and what to do about it. Neither
 the message nor any attribute holds a client secret or a token.
 """
 
@@ -43,7 +43,7 @@ class ConfigurationError(RotationError):
 
 
 class SecretsManagerError(RotationError):
-    """AWS Secrets Manager refused or failed to read or write a secret."""
+    """A call to AWS Secrets Manager to read or write a secret failed."""
 
 
 class SecretsManagerUnavailableError(SecretsManagerError):
@@ -55,7 +55,7 @@ class CredentialsError(RotationError):
 
 
 class UnreadableTokenError(RotationError):
-    """The token secret's value is not the JSON that this function publishes; a run replaces it."""
+    """The value of the token secret is not a token that this function published."""
 
 
 class TokenRequestError(RotationError):
@@ -63,7 +63,7 @@ class TokenRequestError(RotationError):
 
 
 class TokenRequestRefusedError(TokenRequestError):
-    """The token endpoint refused the request for a reason that retrying will not fix."""
+    """The token endpoint rejected the request for a reason that retrying will not fix."""
 
 
 class InvalidClientError(TokenRequestRefusedError):
@@ -76,7 +76,7 @@ class InvalidTokenResponseError(TokenRequestError):
 
 class TemporaryTokenRequestError(TokenRequestError):
     """
-    The request failed for a reason that may pass.
+    The request failed, but may succeed later.
 
     Attributes:
         retry_after_seconds: How long the endpoint asked to wait; 0 if it did not ask.
@@ -88,11 +88,11 @@ class TemporaryTokenRequestError(TokenRequestError):
 
 
 class TokenEndpointUnreachableError(TemporaryTokenRequestError):
-    """No complete response: time-out, refused or broken connection, TLS, name resolution."""
+    """No complete response arrived: timeout, or error in name resolution, connection or TLS."""
 
 
 class TokenEndpointUnavailableError(TemporaryTokenRequestError):
-    """The token endpoint answered 408, 425, 429, 5xx or an OAuth error code that may pass."""
+    """The token endpoint answered 408, 425, 429, 5xx or a transient OAuth error code."""
 
 
 class UnreadableTokenResponseError(TemporaryTokenRequestError):

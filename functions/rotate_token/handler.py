@@ -1,4 +1,4 @@
-"""The AWS entry point: reads the environment, makes the clients, runs the rotation, reports."""
+"""The AWS entry point: reads the environment, creates clients, runs the rotation, reports."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from rotate_token.errors import RotationError
 
-# The DEBUG lines of the AWS and HTTP clients hold requests and responses, secrets included. No
-# level that is set later, on any logger, lets them through.
+# DEBUG lines of the AWS and HTTP clients contain requests and responses, including secrets. They
+# stay disabled, whatever level is set later on any logger.
 logging.disable(logging.DEBUG)
 for name in ("botocore", "httpx"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 configuration = Configuration.from_environment(os.environ)
-logger = Logger(use_rfc3339=True)  # as Lambda reads timestamps
+logger = Logger(use_rfc3339=True)  # the timestamp format that Lambda reads
 copy_config_to_registered_loggers(source_logger=logger, include={"rotate_token"})
 metrics = Metrics(namespace="SmartcarTokenRotation")
 store = SecretStore(
@@ -58,7 +58,7 @@ def lambda_handler(event: object, context: LambdaContext) -> Result:
     Rotate the token if one is due, or if the event is ``{"force": true}``.
 
     Raises:
-        RotationError: No new token was published; Lambda's retries and the alarms rely on it.
+        RotationError: No new token was published. Lambda retries the run.
     """
     remaining_seconds = context.get_remaining_time_in_millis() / 1000
     retrier = Retrier(time.time() + remaining_seconds - RESERVED_SECONDS, report_failed_attempt)
@@ -80,7 +80,7 @@ def report_failed_attempt(error: RotationError, what_follows: str) -> None:
 
 
 def clear_locals(error: Exception) -> None:
-    """Empty the frames of an error, which hold secrets, before anything may render them."""
+    """Clear the local variables in an error's frames, because they contain secrets."""
     link: BaseException | None = error
     while link:
         traceback.clear_frames(link.__traceback__)
@@ -88,7 +88,7 @@ def clear_locals(error: Exception) -> None:
 
 
 def report(result: Result) -> None:
-    """Log and count what the run did."""
+    """Log and count the result of a run."""
     if result["status"] == "skipped":
         message = "Rotation skipped: the token is still fresh"
         metrics.add_metric("RotationSkipped", MetricUnit.Count, 1)
@@ -104,8 +104,8 @@ def report(result: Result) -> None:
             metrics.add_metric("CredentialsFallback", MetricUnit.Count, 1)
         if result["expires_in"] < DOCUMENTED_LIFETIME_SECONDS:
             logger.warning(
-                "The token is valid for %d s only, not for the documented %d s; check that "
-                "ScheduleExpression is shorter",
+                "The token is valid for only %d s, not for the documented %d s; check that the "
+                "period of ScheduleExpression is shorter",
                 result["expires_in"],
                 DOCUMENTED_LIFETIME_SECONDS,
             )

@@ -1,4 +1,4 @@
-"""The one JSON parser, for text that cannot be trusted."""
+"""The JSON parser for untrusted text."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     Parse a JSON object.
 
     Raises:
-        ValueError: It is anything else; neither message nor context holds any of the text.
+        ValueError: It is not a JSON object; neither message nor context contains any of the text.
     """
     try:
         value = json.loads(text)

@@ -1,4 +1,4 @@
-"""Which errors are tried again, after how long, and until when."""
+"""Which errors are retried, after how long, and until when."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _backoff = wait_random_exponential(multiplier=1, max=LONGEST_BACKOFF_SECONDS)
 @dataclass(frozen=True)
 class Retrier:
     """
-    Repeats what fails for a reason that may pass, while there is time.
+    Retries transient failures while there is time.
 
     Attributes:
-        until: Unix time from which no further attempt begins.
-        on_failed_attempt: Called immediately for each failed attempt, with the error and with what
-            follows, in words.
+        until: Unix time from which no further attempt starts.
+        on_failed_attempt: Called immediately for each failed attempt, with the error and a text
+            that says what happens next.
         clock: Returns the Unix time in seconds.
         sleep: Waits for the given number of seconds.
     """
@@ -47,10 +47,10 @@ class Retrier:
 
     def call(self, attempt: Callable[[], T]) -> T:
         """
-        Call `attempt`, at least once, until it returns; return what it returned.
+        Call `attempt`, at least once, until it succeeds; return its result.
 
         Raises:
-            RotationError: It failed for good, or there is no time for another attempt.
+            RotationError: It failed permanently, or there is no time for another attempt.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(
@@ -73,7 +73,7 @@ class Retrier:
 
 
 def _wait_seconds(state: RetryCallState) -> float:
-    """Wait for the backoff, or longer if the token endpoint asked for that."""
+    """Return the backoff or, if it is longer, the time that the token endpoint asked for."""
     return max(_backoff(state), getattr(_error_of(state), "retry_after_seconds", 0))
 
 

@@ -1,4 +1,4 @@
-"""The job: check whether a new token is due, get one, publish it."""
+"""The rotation: check whether a new token is due, request one, publish it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FRESH_SHARE = 0.05
 
 RESERVED_SECONDS = 45.0
 """
-What a run may still need once it begins no further attempt: four calls of Secrets Manager (9 s
-each at one address: two tries of up to 4 s, and 1 s between them), two requests for a token (1 s
-each), and a report.
+Time reserved for an attempt that starts at the last moment: four calls to Secrets Manager (9 s
+each, if its name resolves to one address: two tries of up to 4 s, with 1 s between them), two token
+requests (1 s each), and a report.
 """
 
 Reason = Literal["missing", "unreadable", "due", "forced", "fresh"]
@@ -30,7 +30,7 @@ Credentials = Literal["current", "previous"]
 
 
 class Result(TypedDict):
-    """What a run did; times are Unix times in whole seconds."""
+    """The result of a run; times are Unix times in seconds."""
 
     status: Literal["rotated", "skipped"]
     reason: Reason
@@ -101,7 +101,7 @@ def _replace(
 def _request_token(
     store: SecretStore, endpoint: TokenEndpoint, retrier: Retrier
 ) -> tuple[AccessToken, Credentials]:
-    """Request a token with the current credentials or, if they are no use, the previous ones."""
+    """Request a token with the current credentials or, if these fail, the previous ones."""
     current = None
     try:
         current = store.read_credentials()

@@ -35,7 +35,7 @@ _NEXT_STEPS = {
     "ResourceNotFoundException": "create the secret, or correct the setting that names it",
 }
 
-# As botocore's standard retry mode has them: throttling, then what is transient.
+# The error codes that botocore's standard retry mode retries: throttling, then transient errors.
 _TEMPORARY_CODES = {
     "Throttling",
     "ThrottlingException",
@@ -70,7 +70,7 @@ class SecretStore:
         Read the client credentials: the current ones, or those with the label `version_stage`.
 
         Raises:
-            CredentialsError: There are none, or none that can be used.
+            CredentialsError: There are none, or they are unusable.
             SecretsManagerError: They could not be read.
         """
         value = self._read(self._credentials_secret_id, version_stage)
@@ -108,7 +108,7 @@ class SecretStore:
 
     def publish_token(self, token: AccessToken) -> str:
         """
-        Replace the current value atomically, and return the id of the new version.
+        Replace the current value atomically, and return the ID of the new version.
 
         Raises:
             SecretsManagerError: The secret could not be written.

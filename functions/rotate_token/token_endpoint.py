@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Response:
-    """A response; its body is empty if it is too long, or compressed in a way that was not read."""
+    """A response; its body is empty if it is too long or has an unsupported content coding."""
 
     status: int
     retry_after: str
@@ -68,10 +68,10 @@ class _Response:
 
 class TokenEndpoint:
     """
-    A token endpoint that is asked for one token at a time.
+    A token endpoint.
 
     Args:
-        url: Its address. Credentials are sent only there: redirects are not followed.
+        url: Its URL. Credentials are sent only there: redirects are not followed.
         transport: An httpx transport to use instead of the network.
         clock: Returns the Unix time in seconds.
     """
@@ -103,9 +103,9 @@ class TokenEndpoint:
 
         Raises:
             ConfigurationError: No request can be sent to the URL.
-            TemporaryTokenRequestError: The request failed for a reason that may pass.
+            TemporaryTokenRequestError: The request failed, but may succeed later.
             InvalidClientError: The endpoint rejected the credentials.
-            TokenRequestRefusedError: The endpoint refused for another reason.
+            TokenRequestRefusedError: The endpoint rejected the request for another reason.
             InvalidTokenResponseError: The endpoint answered 200 without a usable token.
         """
         issued_at = int(self._clock())
@@ -115,9 +115,9 @@ class TokenEndpoint:
 
     def _send(self, credentials: ClientCredentials, seconds: float) -> _Response:
         """
-        Exchange a request for a complete response, or give up after the given number of seconds.
+        Send a request and return the complete response, or give up after `seconds`.
 
-        The exchange has its own thread, because httpx has no time-out for name resolution, nor for
+        The exchange runs in its own thread, because httpx has no timeout for name resolution or for
         a response that trickles in.
         """
         executor = ThreadPoolExecutor(max_workers=1)
@@ -126,7 +126,7 @@ class TokenEndpoint:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             # A UnicodeError: the host name cannot be encoded.
             failure: RotationError = ConfigurationError(
-                f"TOKEN_URL is not a usable address: {error}", "use https://host/path"
+                f"TOKEN_URL is not a usable URL: {error}", "use https://host/path"
             )
         except (TimeoutError, httpx.ReadTimeout):
             failure = self._unreachable(f" within {seconds:.0f} s")
@@ -136,7 +136,7 @@ class TokenEndpoint:
             failure = self._unreachable(f": {type(error).__name__}")
         finally:
             executor.shutdown(wait=False)
-        raise failure  # outside of the handlers, so that it does not keep the request
+        raise failure  # outside the handlers, so that it holds no reference to the request
 
     def _unreachable(self, reason: str) -> TokenEndpointUnreachableError:
         return TokenEndpointUnreachableError(
@@ -191,7 +191,7 @@ class TokenEndpoint:
         return token
 
     def _refusal(self, response: _Response, error: object, client_id: str) -> TokenRequestError:
-        # Other error codes are not shown: the endpoint might repeat a secret in their place.
+        # Other error codes are not shown, because the value might contain a secret.
         code = error if isinstance(error, str) and error in _ERROR_CODES else ""
         answer = f"{self._url} answered {response.status} {code}".rstrip()
         if response.status in _TEMPORARY_STATUSES or code in _TEMPORARY_ERROR_CODES:
@@ -208,14 +208,14 @@ class TokenEndpoint:
             return InvalidClientError(answer, next_step)
         return TokenRequestRefusedError(
             answer,
-            "redirects are not followed; set TOKEN_URL to the final address"
+            "redirects are not followed; set TOKEN_URL to the final URL"
             if response.status in range(300, 400)
             else "check that TOKEN_URL belongs to the provider that issued the credentials",
         )
 
 
 def _decode(body: bytes, coding: str) -> bytes:
-    """Undo gzip; nothing remains of a body that is too long, or in another content coding."""
+    """Decode gzip; return an empty body if it is too long or has another content coding."""
     if coding == "gzip":
         try:
             body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_BODY_BYTES + 1)

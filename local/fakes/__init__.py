@@ -1,10 +1,10 @@
-"""Stand-ins for AWS and Smartcar, on real sockets of this machine."""
+"""Fakes of AWS and Smartcar, on real sockets of this machine."""
 
 import os
 
 
 def isolate_environment() -> None:
-    """Keep this machine's AWS and Powertools settings, and its proxy, away from the stand-ins."""
+    """Remove this machine's AWS, Powertools and proxy settings from the environment."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "POWERTOOLS_")):
             del os.environ[name]

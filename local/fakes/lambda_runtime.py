@@ -2,8 +2,8 @@
 A fake AWS Lambda: the Runtime API on a loopback port, and the context of an invocation.
 
 The real runtime client, ``awslambdaric``, polls the API for events, calls the handler and posts
-its result. Its process sees the function's package, what the Lambda runtime provides, and nothing
-else of this machine, so a dependency that the package lacks is missing here as well.
+its result. Its process can import only the function's package and what the Lambda runtime provides,
+so a dependency that is missing from the package is missing here as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FUNCTION_ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION_NAME}"
 MEMORY_MB = 512
 
 RUNTIME_PYTHON = Path(__file__).parents[2] / ".venv" / "runtime" / "bin" / "python"
-"""A virtual environment with what the Lambda runtime for Python provides, made by `make`."""
+"""A virtual environment with the packages of the Lambda runtime for Python; `make` creates it."""
 
 
 class LocalContext(LambdaContext):
@@ -50,7 +50,7 @@ class LocalContext(LambdaContext):
 
 
 class FunctionError(Exception):
-    """The function raised, did not start, or reached its time-out; the message is Lambda's."""
+    """The function raised, did not start, or timed out; the message is that of Lambda."""
 
 
 class LambdaRuntime:
@@ -58,9 +58,9 @@ class LambdaRuntime:
     One execution environment, as a context manager that starts and ends its process.
 
     Args:
-        package: The folder that `sam build` made of the function.
-        environment: The function's variables.
-        timeout_seconds: The function's time-out.
+        package: The folder that `sam build` created for the function.
+        environment: The function's environment variables.
+        timeout_seconds: The function's timeout.
         handler: The function's handler.
     """
 
@@ -110,11 +110,11 @@ class LambdaRuntime:
 
     @property
     def output(self) -> str:
-        """All that the function has written so far: log lines and metrics."""
+        """Everything that the function has written so far: log lines and metrics."""
         return Path(self._output.name).read_text()
 
     def wait_until_ready(self) -> None:
-        """Wait until the function has started, and asks for its first event."""
+        """Wait until the function has started, and requests its first event."""
         if not self._api.ready.wait(60):
             raise FunctionError("Runtime did not start within 60 seconds")
 
@@ -144,7 +144,7 @@ class LambdaRuntime:
         Invoke the function, and return its result.
 
         Raises:
-            FunctionError: It failed.
+            FunctionError: The function failed.
         """
         deadline = time.monotonic() + self._timeout_seconds
         self._api.events.put(event)
@@ -169,7 +169,7 @@ class LambdaRuntime:
 
 
 class _RuntimeApi(ThreadingHTTPServer):
-    """The three calls that the runtime client makes, plus the one where it could not start."""
+    """The calls of the runtime client: next event, response, error, and initialization error."""
 
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
@@ -201,7 +201,7 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
         self.wfile.write(event)
 
     def do_POST(self) -> None:
-        """Take ``/invocation/{id}/response``, ``/invocation/{id}/error`` or ``/init/error``."""
+        """Accept ``/invocation/{id}/response``, ``/invocation/{id}/error`` or ``/init/error``."""
         document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(202)
         self.send_header("Content-Length", "0")

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from wsgiref.types import WSGIApplication
 
-# The server would log a line for each request.
+# Otherwise, the server logs a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
 def make_certificate(path: Path) -> None:
-    """Write a new certificate of ``localhost``, and its key, to one file."""
+    """Write a new certificate for ``localhost``, and its key, to one file."""
     certificate, key = generate_adhoc_ssl_pair("localhost")
     path.write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -32,12 +32,12 @@ class LoopbackServer:
     Serves an application, as a context manager that starts and stops it.
 
     Args:
-        application: What is served.
+        application: The application to serve.
         certificate: A certificate that `make_certificate` wrote, to serve over TLS.
 
     Attributes:
-        address: Where it is served, such as ``http://127.0.0.1:43329``.
-        stopping: Set when the server stops; ends what would wait forever.
+        address: Its URL, such as ``http://127.0.0.1:43329``.
+        stopping: Set when the server stops, to end responses that hang.
     """
 
     def __init__(self, application: WSGIApplication, certificate: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A fake AWS Secrets Manager: moto's, on a free loopback port, which fails on request."""
+"""A fake AWS Secrets Manager: moto on a free loopback port, with scripted faults."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
 @dataclass
 class Fault:
     """
-    What happens to calls of an operation on a secret.
+    A fault in calls of an operation on a secret.
 
     Attributes:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
-        code: An error code of AWS, such as ``ThrottlingException``, or ``hang`` for no answer.
+        code: An AWS error code, such as ``ThrottlingException``, or ``hang`` for no answer.
         times: How many calls fail; all of them by default.
     """
 
@@ -49,7 +49,7 @@ class FakeSecretsManager(LoopbackServer):
     Attributes:
         environment: The environment variables with which a function uses this service.
         client: A client of the service.
-        faults: What fails; may be changed at any time.
+        faults: The current faults; may be changed at any time.
         calls: The operation and the secret of each call so far.
     """
 
@@ -79,7 +79,7 @@ class FakeSecretsManager(LoopbackServer):
         self.calls: list[tuple[str, str]] = []
 
     def reset(self, client_id: str, client_secret: str) -> None:
-        """Start again with two secrets: these credentials, and none yet for the token."""
+        """Reset to two secrets: these client credentials, and a token secret without a value."""
         self.faults.clear()
         httpx.post(f"{self.address}/moto-api/reset", trust_env=False)
         credentials = {"client_id": client_id, "client_secret": client_secret}

@@ -1,13 +1,13 @@
 """
-A fake Smartcar: a token endpoint as its documentation describes it, which fails on request.
+A fake Smartcar: a token endpoint as its documentation describes it, with scripted faults.
 
-It serves ``POST /oauth2/token`` on a free loopback port. Each request uses the next fault of the
-script, if one is left. A fault is an answer to give, or one of these words:
+It serves ``POST /oauth2/token`` on a free loopback port. Each request gets the next fault of the
+script, if there is one. A fault is an `Answer`, or one of these words:
 
 - ``503``, or any other status: answers with it; 429 has ``Retry-After: 1``
 - ``timeout``: accepts the request and never answers
 - ``reset``: resets the connection
-- ``html``: answers 200 with a page labelled JSON
+- ``html``: answers 200 with a page labeled as JSON
 - ``truncated``: answers 200 and ends in the middle of the body
 - ``slow``: answers 200 and sends a byte of the body each second, for a minute
 - ``slow-headers``: does the same with the headers
@@ -15,8 +15,8 @@ script, if one is left. A fault is an answer to give, or one of these words:
 - ``redirect``: answers 307 with another address
 - ``ok``: answers normally
 
-It also serves ``GET /v3/connections``, which stands for Smartcar's API: it accepts the tokens that
-were issued, until they expire or are revoked, and answers 401 to others.
+It also serves ``GET /v3/connections``, which represents Smartcar's API: it accepts the tokens that
+were issued, until they expire or are revoked, and answers 401 to all others.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _ERROR_CODES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to give instead of the usual one."""
+    """A response to send instead of the normal one."""
 
     status: int
     body: bytes = b""
@@ -73,17 +73,17 @@ class FakeSmartcar(LoopbackServer):
     The server, as a context manager that starts and stops it.
 
     Args:
-        faults: The script, see above.
+        faults: The script, as described in the module.
         certificate: A certificate, to serve over TLS.
 
     Attributes:
-        url: The address of the token endpoint.
-        api_url: The address of the API.
-        client_id: The only client it knows.
-        client_secret: That client's secret.
-        faults: What is left of the script; more may be added.
+        url: The URL of the token endpoint.
+        api_url: The base URL of the API.
+        client_id: The only client ID that is accepted.
+        client_secret: The client secret that is accepted.
+        faults: The rest of the script; more may be added.
         requests: The headers and the form of each token request so far.
-        api_statuses: The API's answers so far.
+        api_statuses: The status of each response of the API so far.
         expiries: When each token that is not revoked expires, in Unix time.
 
     Raises:
@@ -112,7 +112,7 @@ class FakeSmartcar(LoopbackServer):
                 raise ValueError(f"unknown fault {fault!r}; choose from {words}")
 
     def revoke(self, access_token: str) -> None:
-        """Let the API reject a token from now on."""
+        """Make the API reject a token from now on."""
         del self.expiries[access_token]
 
     def _connections(self) -> WerkzeugResponse:

@@ -1,5 +1,5 @@
 // Drives the Node.js example: for each line of standard input, writes a line of JSON.
-// "get 100" sends 100 requests at once and writes their statuses or errors; "age 10" lets 10 s pass.
+// "get 100" sends 100 requests at once and writes their statuses or errors; "age 10" moves the clock by 10 s.
 import { createInterface } from "node:readline";
 import { inspect } from "node:util";
 

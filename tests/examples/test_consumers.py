@@ -1,4 +1,4 @@
-"""The examples in their worst moments, with real requests and real reads of the secret."""
+"""The examples under load and during failures, with real requests and reads of the secret."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Python:
         return [describe(future.exception() or future.result()) for future in futures]
 
     def age(self, seconds: int) -> None:
-        """Let time pass for the cache."""
+        """Make the cached token older."""
         self.now += seconds
 
 
@@ -62,7 +62,7 @@ class AsyncPython(Python):
 
 
 def describe(result: httpx.Response | BaseException) -> str:
-    """Return a status, or all that a log would show of an error."""
+    """Return a status, or everything that a log would show of an error."""
     if isinstance(result, httpx.Response):
         return str(result.status_code)
     return "".join(traceback.format_exception(result))
@@ -90,7 +90,7 @@ class Node:
 
 
 class Shell:
-    """The shell example, whose cache is a file: two processes stand for any number of requests."""
+    """The shell example, whose cache is a file: two processes represent many requests."""
 
     def __init__(self) -> None:
         need("aws", "jq", "curl")
@@ -137,7 +137,7 @@ class TokenSecret:
         return token
 
     def put(self, value: str | Fault) -> None:
-        """Store a value, or let reads fail."""
+        """Store a value, or make reads fail."""
         if isinstance(value, Fault):
             self.secrets_manager.faults.append(value)
         else:
@@ -174,7 +174,7 @@ def consumer(request: pytest.FixtureRequest) -> Iterator[Consumer]:
         made.process.communicate()
 
 
-def test_life(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
+def test_cache(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
     """The secret is read once for 100 concurrent requests, and again after 5 minutes or a 401."""
     token = secret.publish()
     assert set(consumer.get(100)) == {"200"}
@@ -196,12 +196,12 @@ def test_life(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -
 @pytest.mark.parametrize(
     ("seconds_left", "answer"),
     [(3600, "401"), (50, "200"), (-1, "holds no valid token")],
-    ids=["refused", "about to expire", "expired"],
+    ids=["rejected", "about to expire", "expired"],
 )
 def test_bad_token(
     seconds_left: int, answer: str, consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar
 ) -> None:
-    """A token that is refused, about to expire or expired is read again every 10 seconds."""
+    """While the token is rejected, expired or about to expire, it is read every 10 seconds."""
     token = secret.publish(seconds_left)
     if answer == "401":
         endpoint.revoke(token)
@@ -230,7 +230,7 @@ def test_bad_token(
     ],
 )
 def test_unreadable(value: str | Fault, consumer: Consumer, secret: TokenSecret) -> None:
-    """While the secret cannot be read, a valid token stays in use; without one it is an error."""
+    """While the secret cannot be read, a valid token stays in use; without one, requests fail."""
     secret.put(value)
     answers = consumer.get(100)
     assert [text for text in answers if "cannot be read" not in text] == []
@@ -251,7 +251,7 @@ def test_unreadable(value: str | Fault, consumer: Consumer, secret: TokenSecret)
 
 @pytest.mark.parametrize("consumer", [Python, AsyncPython, Node], indirect=True)
 def test_slow_read(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
-    """While one request waits for the secret, 99 others go on with the cached token."""
+    """While one request waits for the secret, 99 others use the cached token."""
     secret.publish()
     consumer.get()
     consumer.age(301)
@@ -273,7 +273,7 @@ def test_slow_read(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartc
 
 @pytest.mark.parametrize("name", ["python", "lambda"])
 def test_programs(name: str, secret: TokenSecret) -> None:
-    """The programs in Python list the connections."""
+    """The Python example programs list the connections."""
     folder, command = COMMANDS[name]
     secret.publish()
 

@@ -1,4 +1,4 @@
-"""What docs/consumers.md says of libraries that load or cache the published document."""
+"""What docs/consumers.md says about libraries that load or cache the published token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_sessions(
     endpoint: FakeSmartcar,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Authlib and requests-oauthlib load the document as it is, and refuse an expired token."""
+    """Authlib and requests-oauthlib load the document unchanged, and reject an expired token."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     url = f"{endpoint.api_url}/connections"
     publish(secrets_manager, endpoint)
@@ -43,7 +43,7 @@ def test_sessions(
 
 
 def test_aws_secretsmanager_caching(secrets: SecretsManagerClient) -> None:
-    """The cache of aws-secretsmanager-caching returns an expired token, unless it is configured."""
+    """By default, aws-secretsmanager-caching returns an expired token; with 300 s it does not."""
     with freeze_time() as clock:
         now = int(time.time())
         first, second = (AccessToken(name, 3600, now).to_json() for name in ("first", "second"))

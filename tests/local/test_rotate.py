@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = {
     "Resources": {
-        # A function of moto's needs a role and code; only the name counts here.
+        # In moto, a function needs a role and code; this test needs only its name.
         "RotateTokenFunction": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "f"}}
     }
 }
@@ -28,7 +28,7 @@ TEMPLATE = {
 
 class FakeLambda(LoopbackServer):
     """
-    The operation Invoke.
+    A fake of Lambda's operation Invoke.
 
     Attributes:
         result: What the function returns, as JSON; without one, it does not answer.
@@ -90,10 +90,10 @@ def test_failed_run(function: FakeLambda) -> None:
 
 
 def test_no_answer(function: FakeLambda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that lasts longer goes on, and the command says so; one event is sent."""
+    """If the result does not arrive in time, the command says what to do; one event is sent."""
     monkeypatch.setattr(rotate, "ANSWER_SECONDS", 0.2)
 
-    with pytest.raises(SystemExit, match="^No answer yet: the run may go on .*`make status EN"):
+    with pytest.raises(SystemExit, match="^No result yet: the run may continue .*`make status"):
         rotate.main("default")
 
     assert 1 == len(function.events)

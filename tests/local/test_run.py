@@ -10,7 +10,7 @@ from tests.samples import PROJECT
 
 
 def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it."""
+    """Run the command behind `make run`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SMARTCAR_"))}
     return subprocess.run(
         [sys.executable, "-m", "local.run", *faults],
@@ -64,7 +64,7 @@ def test_unknown_fault() -> None:
 
 
 def test_half_of_the_credentials() -> None:
-    """A client ID without its secret is an error."""
+    """A client ID without a client secret is an error."""
     output = run(SMARTCAR_CLIENT_ID="client_8f3b1c6e")
 
     assert output.returncode == 1

@@ -1,4 +1,4 @@
-"""`make status`, against the services that a stack consists of."""
+"""`make status`, against fakes of the services in a stack."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ region = "eu-central-1"
 
 @pytest.fixture(autouse=True)
 def _no_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the region nor the credentials of other tests reach these."""
+    """Remove the AWS region and credentials of other tests."""
     for name in ("DEFAULT_REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.delenv(f"AWS_{name}")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -61,7 +61,7 @@ def _no_region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def aws() -> Iterator[Any]:
-    """AWS, in this process, with nothing in it: a function that makes clients."""
+    """An empty AWS account in this process: a function that creates clients."""
     with mock_aws():
         yield boto3.Session(region_name="us-east-1").client
 
@@ -91,7 +91,7 @@ def count(aws: Any, minutes_ago: int, *metrics: str) -> None:
 
 @pytest.fixture
 def deployment(aws: Any) -> Deployment:
-    """A healthy stack, made by calls of its services."""
+    """A healthy stack, created by calls to its services."""
     secrets = aws("secretsmanager")
     topic = aws("sns").create_topic(Name="alarms")["TopicArn"]
     aws("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint="on-call@example.com")
@@ -127,7 +127,7 @@ def deployment(aws: Any) -> Deployment:
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Return the exit status and the lines that are printed, none of which has the token."""
+    """Return the exit status and the lines that are printed, none of which contains the token."""
 
     def show(deployment: Deployment) -> tuple[int, list[str]]:
         exit_status = status.show(deployment)
@@ -152,7 +152,7 @@ def test_healthy_stack(deployment: Deployment, show: Show) -> None:
         "ok   Schedule     rate(50 minutes), enabled",
         "ok   Alarm        TokenOverdueAlarm is OK",
         "ok   Alarm        AttemptsFailingAlarm is OK",
-        "ok   Alarm        TokenGapAlarm has insufficient data, as after a deployment",
+        "ok   Alarm        TokenGapAlarm has insufficient data, as expected after a deployment",
         "ok   Alarm        CredentialsFallbackAlarm is OK",
         "ok   Notified     email on-call@example.com, confirmed",
         "ok   Replica      eu-west-1 InSync",
@@ -169,7 +169,7 @@ def alarm_state(aws: Any, name: str, state: str) -> None:
 
 
 def ref(deployment: Deployment, **changes: str) -> Deployment:
-    """Point names to something else."""
+    """Replace values of parameters or physical IDs of resources."""
     return replace(deployment, refs={**deployment.refs, **changes})
 
 
@@ -188,7 +188,7 @@ def unsubscribe(aws: Any, _: Deployment) -> None:
 
 
 def overdue(aws: Any, _: Deployment) -> None:
-    """Let the token be valid, but older than the period of the schedule."""
+    """Publish a valid token that is older than the period of the schedule."""
     publish(aws, 3300)
     alarm_state(aws, "TokenOverdueAlarm", "ALARM")
 
@@ -276,7 +276,7 @@ def test_unconfirmed_subscription(deployment: Deployment, show: Show) -> None:
 def test_missing_permission(
     deployment: Deployment, show: Show, operation: str, code: str, topics: list[str]
 ) -> None:
-    """A missing permission is a line that says so, and bad only if it hides the token."""
+    """A missing permission is reported; it is bad only if the token cannot be read."""
     refusal: Any = SimpleNamespace(status_code=400), {"Error": {"Code": code}}
     deployment.session.events.register(f"before-call.*.{operation}", lambda **_: refusal)
     exit_status, lines = show(deployment)
@@ -297,7 +297,7 @@ def test_wait(aws: Any, deployment: Deployment, monkeypatch: pytest.MonkeyPatch)
     assert status.has_fresh_token(new)
 
 
-def test_wait_in_vain(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_without_a_token(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting ends after five minutes without a valid token."""
     new = ref(deployment, TokenSecret="empty")
     with freeze_time() as clock:
@@ -311,7 +311,7 @@ def test_wait_in_vain(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -
 def test_command(
     aws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command reads the stack that samconfig.toml names, where it was deployed last."""
+    """The command reports on the stack in samconfig.toml, in the region of its last deployment."""
     monkeypatch.chdir(tmp_path)
     Path("samconfig.toml").write_text(STAGING)
     resources = {"AlarmTopic": {"Type": "AWS::SNS::Topic"}}
@@ -333,7 +333,7 @@ def test_command(
 @pytest.mark.parametrize(
     ("environment", "settings", "expected"),
     [
-        ("staging", STAGING, "There is no stack token in eu-central-1; `make configure` "),
+        ("staging", STAGING, "There is no stack token in eu-central-1; `make configure ENV=s"),
         ("nowhere", STAGING, "samconfig.toml has no environment nowhere, only default, staging"),
         ("default", "[default]", "samconfig.toml has no stack_name for the environment default"),
         ("default", STAGING, "No AWS region found: "),

@@ -30,7 +30,7 @@ TOKEN = AccessToken("eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", expires_in=3600, issue
     ],
 )
 def test_from_response(changes: dict[str, object]) -> None:
-    """A token response is read tolerantly; without a lifetime the documented one is assumed."""
+    """Variants of a token response are accepted; the default of expires_in is 3600."""
     token = AccessToken.from_response({**RESPONSE, **changes}, issued_at=1_800_000_000)
 
     assert token == TOKEN
@@ -74,7 +74,7 @@ def test_to_json() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"scope": "read"}])
 def test_from_json(more: dict[str, str]) -> None:
-    """A published document is read back, also with fields that a later version adds."""
+    """A published document can be read, even if a later version has added fields."""
     assert TOKEN == AccessToken.from_json(json.dumps({**json.loads(TOKEN.to_json()), **more}))
 
 

@@ -58,5 +58,5 @@ def test_malformed(variable: str, value: str) -> None:
     ],
 )
 def test_token_url(url: str) -> None:
-    """The token endpoint is any https address, or an http one on a loopback address."""
+    """The token endpoint has an https URL, or an http URL with a loopback address."""
     assert url == Configuration.from_environment({**ENVIRONMENT, "TOKEN_URL": url}).token_url

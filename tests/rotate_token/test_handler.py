@@ -22,7 +22,7 @@ SCHEDULED = {"source": "aws.scheduler", "detail": "{}"}
 
 
 def output(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """Return what the function wrote since the last look: every line is JSON."""
+    """Return the lines that the function wrote since the last call, each of them JSON."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -45,7 +45,7 @@ def warnings(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
-    """A rotation is reported by the result, a metric and a log line with the request id."""
+    """A rotation is reported by the result, a metric and a log line with the request ID."""
     context = LocalContext(900)
 
     result = invoke(SCHEDULED, context)
@@ -62,7 +62,7 @@ def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_skipped(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second run skips, and says so."""
+    """A run that finds a fresh token logs and counts that it skipped the rotation."""
     invoke()
     output(capsys)
 
@@ -89,7 +89,7 @@ def test_forced(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("event", [None, [], "force", {"force": False}, {"force": "true"}])
 def test_any_event(invoke: Invoke, event: object) -> None:
-    """Any other event rotates only a token that is due."""
+    """An event that is not {"force": true} replaces the token only if one is due."""
     assert invoke(event)["reason"] == "missing"
     assert invoke(event)["reason"] == "fresh"
 
@@ -97,7 +97,7 @@ def test_any_event(invoke: Invoke, event: object) -> None:
 def test_failed_attempts(
     invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each failed attempt is logged and counted before the next one begins, the last one too."""
+    """Each failed attempt, including the last, is logged and counted before the next starts."""
     endpoint.faults.extend(["503", "html", "400"])
 
     with pytest.raises(TokenRequestRefusedError):
@@ -119,7 +119,7 @@ def test_unreadable_token(
     secrets_manager: FakeSecretsManager,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A warning from inside the package is a JSON line with the request id as well."""
+    """A warning of another module of the package is a JSON line with the request ID."""
     secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString="{}")
     context = LocalContext(900)
 
@@ -138,7 +138,7 @@ def test_fallback(
     secrets_manager: FakeSecretsManager,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Falling back to the previous credentials is an error in the log, and a metric."""
+    """The use of the previous credentials is logged as an error, and counted."""
     mistyped = {"client_id": FakeSmartcar.client_id, "client_secret": "mistyped"}
     secrets_manager.client.put_secret_value(
         SecretId=CREDENTIALS_SECRET_ID, SecretString=value or json.dumps(mistyped)
@@ -169,8 +169,8 @@ def test_short_lifetime(
     assert invoke()["expires_in"] == expires_in
 
     message = (
-        "The token is valid for 3599 s only, not for the documented 3600 s; "
-        "check that ScheduleExpression is shorter"
+        "The token is valid for only 3599 s, not for the documented 3600 s; "
+        "check that the period of ScheduleExpression is shorter"
     )
     assert warnings(output(capsys)) == ([message] if warned else [])
 

@@ -1,4 +1,4 @@
-"""Retrier, with a clock that only waiting moves."""
+"""Retrier, with a clock that advances only during waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rotate_token.retrying import Retrier
 
 
 class Timeline:
-    """A clock, what waits on it, and an attempt that fails as scripted."""
+    """A clock, its waits, and an attempt that fails as scripted."""
 
     def __init__(self, *failures: Exception) -> None:
         self.now = 1_800_000_000.0
@@ -24,7 +24,7 @@ class Timeline:
         self.reported: list[tuple[RotationError, str]] = []
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.waits.append(seconds)
         self.now += seconds
 
@@ -46,12 +46,12 @@ class Timeline:
 
 
 def unavailable(retry_after_seconds: float = 0) -> TokenEndpointUnavailableError:
-    """Make an error that may pass."""
+    """Make a transient error."""
     return TokenEndpointUnavailableError("It answered 503", "wait", retry_after_seconds)
 
 
 def test_success() -> None:
-    """An attempt that succeeds is neither repeated nor reported."""
+    """An attempt that succeeds is neither retried nor reported."""
     timeline = Timeline()
 
     assert timeline.call() == "a token"
@@ -74,7 +74,7 @@ def test_backoff() -> None:
 
 
 def test_reports() -> None:
-    """Each failed attempt is reported with what follows, the last one too."""
+    """Each failed attempt, including the last, is reported with what happens next."""
     failures = (
         unavailable(retry_after_seconds=7),
         SecretsManagerUnavailableError("It did not answer", "wait"),
@@ -93,7 +93,7 @@ def test_reports() -> None:
 
 
 def test_retry_after() -> None:
-    """An endpoint is not asked again before the time that it asked for."""
+    """A wait is at least as long as the Retry-After of the endpoint."""
     timeline = Timeline(unavailable(retry_after_seconds=77.0))
 
     timeline.call()
@@ -102,7 +102,7 @@ def test_retry_after() -> None:
 
 
 def test_permanent_error() -> None:
-    """An error that does not pass is raised at once."""
+    """A permanent error is raised at once."""
     timeline = Timeline(TokenRequestRefusedError("It answered 400", "correct it"))
 
     with pytest.raises(TokenRequestRefusedError):
@@ -112,7 +112,7 @@ def test_permanent_error() -> None:
 
 
 def test_no_time_left() -> None:
-    """The last error is raised as soon as no further attempt can begin in time."""
+    """The last error is raised as soon as no further attempt can start in time."""
     timeline = Timeline(*(unavailable() for _ in range(1000)))
     started_at = timeline.now
 
@@ -124,7 +124,7 @@ def test_no_time_left() -> None:
 
 
 def test_retry_after_the_end() -> None:
-    """An endpoint that asks for more time than is left is not waited for."""
+    """If Retry-After is longer than the time that is left, the error is raised at once."""
     timeline = Timeline(unavailable(retry_after_seconds=900.0))
 
     with pytest.raises(TokenEndpointUnavailableError):
@@ -134,5 +134,5 @@ def test_retry_after_the_end() -> None:
 
 
 def test_first_attempt() -> None:
-    """One attempt is made even if the time is over."""
+    """One attempt is made even if no time is left."""
     assert Timeline().call(for_seconds=-1) == "a token"

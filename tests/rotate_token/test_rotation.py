@@ -1,4 +1,4 @@
-"""rotate: real parts over an embedded Secrets Manager and a scripted transport."""
+"""rotate, with its real parts, a Secrets Manager in this process and a scripted transport."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIRST = FakeSmartcar.client_secret
 
 
 class Scene:
-    """Two secrets, an endpoint that plays answers, and a clock that only waiting moves."""
+    """Two secrets, a scripted token endpoint, and a clock that advances only during waits."""
 
     def __init__(self, secrets: SecretsManagerClient, credentials: ClientCredentials) -> None:
         self.now = float(NOW)
@@ -62,7 +62,7 @@ class Scene:
         self.secrets.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretString=value)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer with the next status or, at the end of the script, as an endpoint does."""
+        """Answer with the next scripted status or, after the last one, as a token endpoint does."""
         (client_secret,) = parse_qs(request.content.decode())["client_secret"]
         self.asked_with.append(client_secret)
         self.on_request()
@@ -78,7 +78,7 @@ class Scene:
         return httpx.Response(status, stream=httpx.ByteStream(json.dumps(document).encode()))
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
+        """Advance the clock."""
         self.waits.append(seconds)
         self.now += seconds
 
@@ -97,7 +97,7 @@ class Scene:
         return document
 
     def break_for(self, seconds: float, operation: str, after_calls: int = 0) -> None:
-        """Let an operation of Secrets Manager fail for a while, after a number of good calls."""
+        """Make an operation of Secrets Manager fail for some time, after a number of calls."""
         call = getattr(self.secrets, operation)
         calls = iter(range(1000))
 
@@ -113,7 +113,7 @@ class Scene:
         setattr(self.secrets, operation, fail_for_a_while)
 
     def rotate(self, *, forced: bool = False) -> Result:
-        """Run the job."""
+        """Run the rotation."""
         endpoint = TokenEndpoint(
             "https://iam.smartcar.com/oauth2/token",
             transport=httpx.MockTransport(self.answer),
@@ -176,7 +176,7 @@ def test_fresh(scene: Scene, age_seconds: int) -> None:
     [(180, 3420), (3000, 600), (3600, 0), (7200, -3600), (-60, 3660)],
 )
 def test_due(scene: Scene, age_seconds: int, seconds_left: int) -> None:
-    """Any other token is replaced, including an expired one and one issued in the future."""
+    """A token that is not fresh is replaced, even if it has expired or is from the future."""
     scene.publish_old(age_seconds)
 
     result = scene.rotate()
@@ -211,7 +211,7 @@ def test_unreadable(scene: Scene, value: str, caplog: pytest.LogCaptureFixture) 
 
 
 def test_retried(scene: Scene) -> None:
-    """Failures that pass are retried, and the token is dated by the request that got it."""
+    """Transient failures are retried; issued_at is the time of the request that succeeded."""
     scene.answers = [503, 429, 500]
 
     scene.rotate()
@@ -227,7 +227,7 @@ def test_retried(scene: Scene) -> None:
     ids=["reading the token", "reading the credentials", "publishing"],
 )
 def test_secrets_manager_down(scene: Scene, operation: str, after_calls: int) -> None:
-    """An outage of Secrets Manager is retried by the same run, and each failure is reported."""
+    """In an outage of Secrets Manager, the same run retries, and each failure is reported."""
     scene.break_for(300, operation, after_calls)
 
     assert scene.rotate()["status"] == "rotated"
@@ -236,8 +236,8 @@ def test_secrets_manager_down(scene: Scene, operation: str, after_calls: int) ->
     assert {type(error) for error, _ in scene.failures} == {SecretsManagerUnavailableError}
 
 
-def test_publication_refused_for_a_while(scene: Scene) -> None:
-    """A published token comes from the attempt that published it, however long writing failed."""
+def test_publication_fails_for_a_while(scene: Scene) -> None:
+    """An attempt publishes the token that it requested, however long publishing has failed."""
     scene.break_for(800, "put_secret_value")
 
     scene.rotate()
@@ -276,7 +276,7 @@ def test_rejected_credentials(scene: Scene) -> None:
 
 @pytest.mark.parametrize("value", ["{}", '{"client_id": "client_8f3b1c6e"}', "half an ed"])
 def test_unusable_credentials(scene: Scene, value: str) -> None:
-    """If the current credentials cannot be used, the previous ones are, also in an outage."""
+    """If the current credentials are unusable, the previous ones are used, even in an outage."""
     scene.store_credentials(value)
     scene.answers = [503]
 
@@ -301,7 +301,7 @@ def test_unusable_credentials(scene: Scene, value: str) -> None:
 def test_no_good_credentials(
     scene: Scene, stored: list[str], asked_with: list[str], error: type[RotationError]
 ) -> None:
-    """Without good credentials the run fails, each failure is reported, and no secret shown."""
+    """Without valid credentials a run fails, reports each failure, and shows no secret."""
     scene.accepted = set()
     for client_secret in stored:
         scene.store_client_secret(client_secret)
@@ -315,7 +315,7 @@ def test_no_good_credentials(
 
 
 def test_outage_during_the_fallback(scene: Scene) -> None:
-    """A failure of the fallback that may pass is retried like any other."""
+    """A transient failure of a request with the previous credentials is retried."""
     scene.store_client_secret("mistyped")
     scene.answers = [401, 503]
 
@@ -325,7 +325,7 @@ def test_outage_during_the_fallback(scene: Scene) -> None:
 
 
 def test_previous_credentials_unavailable(scene: Scene) -> None:
-    """An outage of Secrets Manager during the fallback is retried like any other."""
+    """If the previous credentials cannot be read in an outage, the run retries."""
     scene.store_client_secret("mistyped")
     scene.break_for(10, "get_secret_value", after_calls=2)
 

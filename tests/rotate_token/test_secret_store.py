@@ -31,7 +31,7 @@ CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
 
 @pytest.fixture
 def store(secrets: SecretsManagerClient) -> SecretStore:
-    """A store of two secrets that do not exist yet."""
+    """A store whose two secrets do not exist yet."""
     return make_store(secrets)
 
 
@@ -56,7 +56,7 @@ def test_read_credentials(store: SecretStore, secrets: SecretsManagerClient) -> 
 def test_no_credentials(
     store: SecretStore, secrets: SecretsManagerClient, value: Any, problem: str
 ) -> None:
-    """A credentials secret without usable credentials is named, with what to store in it."""
+    """The error for a secret without usable credentials names it, and says what to store."""
     if value:
         secrets.create_secret(Name=CREDENTIALS_SECRET_ID, **value)
 
@@ -97,7 +97,7 @@ def test_no_token(store: SecretStore, secrets: SecretsManagerClient) -> None:
 
 @pytest.mark.parametrize("value", ["null", "{}", "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl"])
 def test_unreadable_token(store: SecretStore, secrets: SecretsManagerClient, value: str) -> None:
-    """A value that was not published by this function is not taken for a missing token."""
+    """A value that this function did not publish is an error, and not a missing token."""
     secrets.create_secret(Name=TOKEN_SECRET_ID, SecretString=value)
 
     with pytest.raises(UnreadableTokenError, match="does not hold a token from this function: it"):
@@ -105,7 +105,7 @@ def test_unreadable_token(store: SecretStore, secrets: SecretsManagerClient, val
 
 
 def test_no_token_secret(store: SecretStore) -> None:
-    """A token secret that does not exist is named when a token is published, with what to do."""
+    """If the token secret does not exist, the error names it, and says what to do."""
     with pytest.raises(
         SecretsManagerError, match=f"^PutSecretValue failed on secret {TOKEN_SECRET_ID} .*; create"
     ):
@@ -124,7 +124,7 @@ def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerC
 
 
 def test_unreachable() -> None:
-    """A Secrets Manager that cannot be reached is an error that may pass."""
+    """If Secrets Manager cannot be reached, the error is transient."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

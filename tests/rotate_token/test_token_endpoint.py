@@ -1,4 +1,4 @@
-"""TokenEndpoint, over a transport that answers as a test says; test_faults.py uses sockets."""
+"""TokenEndpoint, with a scripted transport; test_faults.py uses sockets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def request_token(answer: Answer, credentials: ClientCredentials) -> AccessToken
 
 
 def test_request(credentials: ClientCredentials) -> None:
-    """The request is the form that RFC 6749 asks for, and names its sender and its time-outs."""
+    """The request is the form of RFC 6749 section 4.4.2, with a User-Agent and timeouts."""
     requests = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -98,7 +98,7 @@ def test_token(credentials: ClientCredentials) -> None:
 
 
 def test_no_expires_in(credentials: ClientCredentials, caplog: pytest.LogCaptureFixture) -> None:
-    """A response without a lifetime is accepted with a warning."""
+    """A response without expires_in is accepted with a warning."""
     token = request_token(respond(document={**RESPONSE, "expires_in": None}), credentials)
 
     assert token.expires_in == 3600
@@ -111,11 +111,11 @@ def test_no_expires_in(credentials: ClientCredentials, caplog: pytest.LogCapture
         (400, "invalid_grant", f"^{URL} answered 400 invalid_grant; check that TOKEN_URL belongs"),
         (400, "kyzqvxwlrtnbsecret", f"^{URL} answered 400; check that TOKEN_URL belongs"),
         (401, "invalid_client", "answered 401 invalid_client; store a valid client_id and client_"),
-        (307, None, "answered 307; redirects are not followed; set TOKEN_URL to the final address"),
+        (307, None, "answered 307; redirects are not followed; set TOKEN_URL to the final URL"),
     ],
 )
-def test_refused(status: int, error: str, message: str, credentials: ClientCredentials) -> None:
-    """A refusal says what to do, and shows no error code but those of OAuth 2.0."""
+def test_rejected(status: int, error: str, message: str, credentials: ClientCredentials) -> None:
+    """The error for a rejected request says what to do, and shows only OAuth error codes."""
     with pytest.raises(TokenRequestRefusedError, match=message):
         request_token(respond(status, {"error": error}), credentials)
 
@@ -131,7 +131,7 @@ def test_client_id_of_api_v2() -> None:
 
 
 def test_no_token(credentials: ClientCredentials) -> None:
-    """A response without a usable token is named with what is wrong with it."""
+    """The error for a response without a usable token says what is wrong with it."""
     with pytest.raises(
         InvalidTokenResponseError, match=f"^{URL} answered 200 without a usable token: its token_ty"
     ):
@@ -149,7 +149,7 @@ def test_no_token(credentials: ClientCredentials) -> None:
     ],
 )
 def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentials) -> None:
-    """A request without a complete response may be retried; its error does not keep the request."""
+    """The error for an incomplete response is transient, and does not contain the request."""
 
     def answer(_: httpx.Request) -> httpx.Response:
         raise failure
@@ -174,8 +174,8 @@ def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentia
     ],
 )
 def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
-    """An address that httpx cannot use is a configuration error, which is not retried."""
-    with pytest.raises(ConfigurationError, match="^TOKEN_URL is not a usable address: "):
+    """A URL that httpx cannot use is a configuration error, which is not retried."""
+    with pytest.raises(ConfigurationError, match="^TOKEN_URL is not a usable URL: "):
         TokenEndpoint(url).request_token(credentials, until=NOW)
 
 
@@ -197,7 +197,7 @@ def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
     ],
 )
 def test_retry_after(header: str, seconds: float, credentials: ClientCredentials) -> None:
-    """Retry-After is read in both its forms, and ignored if it is neither or implausible."""
+    """Retry-After is read as seconds or as a date, and ignored if malformed or implausible."""
     with pytest.raises(TemporaryTokenRequestError) as raised:
         request_token(respond(429, headers={"Retry-After": header}), credentials)
 
@@ -207,7 +207,7 @@ def test_retry_after(header: str, seconds: float, credentials: ClientCredentials
 
 
 def test_stuck(credentials: ClientCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt ends in its time, even where no time-out of httpx applies."""
+    """An attempt ends on time, even if no timeout of httpx applies."""
     monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 0.05)
     released = threading.Event()
 
@@ -223,7 +223,7 @@ def test_stuck(credentials: ClientCredentials, monkeypatch: pytest.MonkeyPatch) 
 
 
 class Trickle(httpx.SyncByteStream):
-    """A body that sends a byte now and then, forever."""
+    """A response body that sends single bytes and never ends."""
 
     def __init__(self) -> None:
         self.closed = threading.Event()
@@ -238,7 +238,7 @@ class Trickle(httpx.SyncByteStream):
 
 
 def test_trickle(credentials: ClientCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A response that trickles in is given up, and its connection closed."""
+    """A request whose response trickles in is abandoned, and its connection is closed."""
     monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 0.05)
     trickle = Trickle()
 

@@ -49,10 +49,10 @@ def test_tokens_differ(endpoint: FakeSmartcar) -> None:
         ({"client_secret": "mistyped"}, 401, "invalid_client"),
     ],
 )
-def test_refused(
+def test_rejected(
     endpoint: FakeSmartcar, changes: dict[str, str | None], status: int, error: str
 ) -> None:
-    """A request that is malformed or from an unknown client gets its OAuth error."""
+    """A request that is malformed or from an unknown client gets the matching OAuth error."""
     form = {name: value for name, value in {**FORM, **changes}.items() if value}
 
     response = post(endpoint, form)
@@ -61,14 +61,14 @@ def test_refused(
 
 
 def test_json_request(endpoint: FakeSmartcar) -> None:
-    """A request that is not a form is invalid."""
+    """A token request that is not a form is rejected as invalid_request."""
     response = httpx.post(endpoint.url, json=FORM, trust_env=False)
 
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_script(endpoint: FakeSmartcar) -> None:
-    """Faults are played in order; then requests are answered normally."""
+    """Requests get the scripted faults in order, and normal responses after the last one."""
     endpoint.faults.extend(["503", "429"])
 
     responses = [post(endpoint, FORM) for _ in range(3)]
