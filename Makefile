@@ -57,10 +57,10 @@ configure: build ## ask for the settings and deploy the stack: the first time, o
 	@$(MAKE) --no-print-directory status WAIT=1
 
 status: $(VENV)/installed ## show the state of the deployed stack; WAIT=1 waits for its first token
-	@PYTHONPATH=functions python -m local.status $(ENV) $(if $(WAIT),--wait)
+	@PYTHONPATH=functions python -m operations.status $(ENV) $(if $(WAIT),--wait)
 
 rotate: $(VENV)/installed ## replace the token of the deployed stack now
-	@PYTHONPATH=functions python -m local.rotate $(ENV)
+	@PYTHONPATH=functions python -m operations.rotate $(ENV)
 
 logs: $(VENV)/installed ## follow the log of the deployed function
 	sam logs --name RotateTokenFunction --tail --config-env $(ENV)

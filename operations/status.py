@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.text import Text
 
-from local.deployment import Deployment, MissingResourceError, one_line_errors
+from operations.deployment import Deployment, MissingResourceError, one_line_errors
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:

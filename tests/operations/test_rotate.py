@@ -9,8 +9,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local import rotate
 from local.fakes.loopback import LoopbackServer
+from operations import rotate
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
-from local.deployment import Deployment, one_line_errors
+from operations.deployment import Deployment, one_line_errors
 
 EVENT = Path("events", "rotate_now.json")
 

@@ -19,8 +19,8 @@ import pytest
 from freezegun import freeze_time
 from moto import mock_aws
 
-from local import status
-from local.deployment import Deployment
+from operations import status
+from operations.deployment import Deployment
 from rotate_token.access_token import AccessToken
 from tests.samples import PROJECT
 from tests.stack import transformed_template
@@ -355,7 +355,7 @@ def test_no_credentials(tmp_path: Path) -> None:
     """Without AWS credentials, the command ends with one line and status 1."""
     (tmp_path / "samconfig.toml").write_text(STAGING)
     ended = subprocess.run(
-        [sys.executable, "-m", "local.status", "default"],
+        [sys.executable, "-m", "operations.status", "default"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": PYTHONPATH, "AWS_DEFAULT_REGION": "us-east-1"},
         capture_output=True,

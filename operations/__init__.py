@@ -1,0 +1,1 @@
+"""The commands for the deployed stack; nothing in functions/ depends on them."""
