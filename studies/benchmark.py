@@ -29,7 +29,7 @@ from local.fakes.lambda_runtime import HANDLER, RUNTIME_PYTHON, LambdaRuntime
 from local.fakes.loopback import make_certificate
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
-from rotate_token.rotation import RESERVED_SECONDS
+from rotate_token.retrying import RESERVED_SECONDS
 from studies import report
 from studies.prices import MEMORY_MB_OF_ONE_CPU, US_DOLLARS_PER_GB_SECOND, us_dollars
 
