@@ -18,8 +18,8 @@ import httpx
 import pytest
 from smartcar_token_auth import SmartcarTokenAuth
 
-from local.example import COMMANDS, EXAMPLES, publish, variables
-from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault
+from local.example import COMMANDS, EXAMPLES, variables
+from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
 from rotate_token.access_token import AccessToken
 from tests.samples import PROJECT
 
@@ -274,9 +274,8 @@ def test_slow_read(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartc
 @pytest.mark.parametrize("name", ["python", "lambda"])
 def test_programs(name: str, secret: TokenSecret) -> None:
     """The Python example programs list the connections."""
-    folder, command = COMMANDS[name]
     secret.publish()
 
-    listed = subprocess.check_output(command, cwd=EXAMPLES / folder, text=True)
+    listed = subprocess.check_output(COMMANDS[name], cwd=EXAMPLES / name, text=True)
 
     assert listed == "{'data': []}\n"
