@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from local.fakes import isolate_environment
+from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.secrets_manager import FakeSecretsManager, publish
 from local.fakes.smartcar import FakeSmartcar
 
@@ -41,6 +41,7 @@ def variables(
 def main(name: str) -> int:
     """Run an example, and return its exit status."""
     isolate_environment()
+    ignore_proxies()
     with (
         FakeSecretsManager() as secrets_manager,
         FakeSmartcar() as endpoint,

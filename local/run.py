@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from local.fakes import isolate_environment
+from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import HANDLER, LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -51,6 +51,7 @@ class StepHandler(logging.Handler):
 
 def main(faults: list[str]) -> None:
     """Show the steps; exit with status 1 and one line if no token is published."""
+    isolate_environment()
     with ExitStack() as stack:
         client_id, client_secret, token_url = _provider(stack, faults)
         secrets_manager = stack.enter_context(FakeSecretsManager())
@@ -78,7 +79,6 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
                 "FAULTS needs the fake token endpoint: "
                 "unset SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET"
             )
-        isolate_environment(loopback_only=False)
         try:
             httpx.Client().close()
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
@@ -87,7 +87,7 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
                 f"or SSL_CERT_FILE: {error}"
             )
         return client_id, client_secret, SMARTCAR_TOKEN_URL
-    isolate_environment()
+    ignore_proxies()
     try:
         endpoint = stack.enter_context(FakeSmartcar(faults))
     except ValueError as error:

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from local.fakes import isolate_environment
+from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -37,15 +38,21 @@ def pytest_configure() -> None:
     """Remove settings of this machine that would affect tests, before modules are imported."""
     isolate_environment()
     for name in list(os.environ):
-        if re.match(
-            r"SMARTCAR_|PYTHON|SSL_CERT_|(HTTPS?|ALL)_PROXY$|.+_COLOR$", name, re.IGNORECASE
-        ):
+        if re.match(r"SMARTCAR_|PYTHON|.+_COLOR$", name):
             del os.environ[name]
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+@pytest.fixture(autouse=True)
+def no_proxies() -> Iterator[None]:
+    """Tests ignore this machine's proxies; the build of the package needs them."""
+    with mock.patch.dict(os.environ):
+        ignore_proxies()
+        yield
 
 
 @pytest.fixture

@@ -4,19 +4,23 @@ import os
 import re
 
 
-def isolate_environment(*, loopback_only: bool = True) -> None:
-    """
-    Remove this machine's AWS and Powertools settings from the environment.
-
-    If only the fakes are called, its proxies and certificates are removed as well.
-    """
-    others = "|SSL_CERT_|(HTTPS?|ALL)_PROXY$" if loopback_only else ""
-    for name in list(os.environ):
-        if re.match(f"AWS_|POWERTOOLS_{others}", name, re.IGNORECASE):
-            del os.environ[name]
+def isolate_environment() -> None:
+    """Remove this machine's AWS and Powertools settings from the environment."""
+    _remove("(AWS|POWERTOOLS)_.*")
     os.environ |= {
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
+
+
+def ignore_proxies() -> None:
+    """Remove this machine's proxies and certificates, which the fakes do not need."""
+    _remove("(HTTPS?|ALL)_PROXY|SSL_CERT_.*")
+
+
+def _remove(pattern: str) -> None:
+    for name in list(os.environ):
+        if re.fullmatch(pattern, name, re.IGNORECASE):
+            del os.environ[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import time
 import traceback
@@ -21,6 +20,7 @@ from smartcar_token_auth import SmartcarTokenAuth
 from local.example import COMMANDS, EXAMPLES, variables
 from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
 from rotate_token.access_token import AccessToken
+from tests.programs import need
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
@@ -111,14 +111,6 @@ class Shell:
 
 
 Consumer = Python | AsyncPython | Node | Shell
-
-
-def need(*names: str) -> None:
-    """Skip a test on a machine that lacks a program or a folder, but not in CI."""
-    for name in names:
-        if not shutil.which(name) and not Path(name).is_dir():
-            stop = pytest.fail if "CI" in os.environ else pytest.skip
-            stop(f"{name} is missing")
 
 
 @dataclass
