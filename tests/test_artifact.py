@@ -18,6 +18,7 @@ from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from tests.samples import PROJECT
+from tests.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,24 @@ def test_runs(
     assert [run["reason"] for run in (first, second, third)] == ["missing", "fresh", "forced"]
     assert second_token == first_token
     assert third_token.access_token != first_token.access_token
+    assert len(endpoint.requests) == 2
+
+
+def test_new_credentials(
+    function: LambdaRuntime,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
+) -> None:
+    """The event of new client credentials publishes a token, although the old one is fresh."""
+    rule = Stack({}).properties("RotateTokenFunctionNewCredentials")
+    (target,) = rule["Targets"]
+
+    function.invoke(SCHEDULED)
+    first_token = AccessToken.from_json(secrets_manager.published())
+    result = function.invoke(json.loads(target["Input"]))
+
+    assert (result["status"], result["reason"]) == ("rotated", "forced")
+    assert AccessToken.from_json(secrets_manager.published()) != first_token
     assert len(endpoint.requests) == 2
 
 
