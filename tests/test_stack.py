@@ -450,6 +450,24 @@ def test_parameters() -> None:
         assert name == "CredentialsSecretArn" or "Default" in parameter
 
 
+def test_limits() -> None:
+    """The shortest time until a token is overdue is 5 minutes longer than the shortest schedule."""
+    overdue = transformed_template()["Parameters"]["OverdueMinutes"]
+
+    assert (overdue["MinValue"], overdue["MaxValue"]) == (20, 1440)
+
+
+def test_message_of_the_required_parameter() -> None:
+    """Without the ARN of the credentials, the message names the command that prints it."""
+    secret = transformed_template()["Parameters"]["CredentialsSecretArn"]
+
+    assert secret["ConstraintDescription"] == (
+        "must be the complete ARN of the credentials secret, including the six characters at its "
+        "end, as printed by: aws secretsmanager describe-secret "
+        "--secret-id smartcar/client-credentials --query ARN --output text"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "accepted", "rejected"),
     [
