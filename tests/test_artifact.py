@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +18,10 @@ from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from tests.samples import PROJECT
+from tests.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from local.fakes.secrets_manager import FakeSecretsManager
 
@@ -52,6 +57,24 @@ def test_runs(
     assert [run["reason"] for run in (first, second, third)] == ["missing", "fresh", "forced"]
     assert second_token == first_token
     assert third_token.access_token != first_token.access_token
+    assert len(endpoint.requests) == 2
+
+
+def test_new_credentials(
+    function: LambdaRuntime,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
+) -> None:
+    """The event of new client credentials publishes a token, although the old one is fresh."""
+    rule = Stack({}).properties("RotateTokenFunctionNewCredentials")
+    (target,) = rule["Targets"]
+
+    function.invoke(SCHEDULED)
+    first_token = AccessToken.from_json(secrets_manager.published())
+    result = function.invoke(json.loads(target["Input"]))
+
+    assert (result["status"], result["reason"]) == ("rotated", "forced")
+    assert AccessToken.from_json(secrets_manager.published()) != first_token
     assert len(endpoint.requests) == 2
 
 
@@ -128,12 +151,64 @@ def test_bytecode(package: Path) -> None:
 
 
 def test_contents(package: Path) -> None:
-    """The package runs on any architecture, and leaves boto3 to the Lambda runtime."""
+    """The package has no machine code, no scripts, and no boto3, which the Lambda runtime has."""
     names = {path.name for path in package.iterdir()}
+    records = [path.read_text() for path in package.glob("*.dist-info/RECORD")]
 
     assert "rotate_token" in names
-    assert not {"boto3", "botocore"} & names
+    assert not {"bin", "boto3", "botocore"} & names
     assert not list(package.rglob("*.so"))
+    assert any("httpx/__init__.py,sha256=" in record for record in records)
+    assert not [record for record in records if "../bin/" in record]
+
+
+def test_reproducible(package: Path, tmp_path: Path) -> None:
+    """In another folder, under another Python and umask, the package is the same, byte for byte."""
+    project, environment = tmp_path / "another folder", tmp_path / "venv"
+    shutil.copytree(PROJECT / "functions", project / "functions")
+    shutil.copy(PROJECT / "template.yaml", project)
+    make_environment_of_another_python(environment)
+
+    subprocess.run(
+        [Path(sys.executable).with_name("sam"), "build", "--build-dir", project / "build"],
+        cwd=project,
+        env={
+            **os.environ,
+            "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+            "SAM_CLI_TELEMETRY": "0",
+        },
+        umask=0o077,
+        capture_output=True,
+        check=True,
+    )
+
+    assert digests(project / "build" / "RotateTokenFunction") == digests(package)
+
+
+def make_environment_of_another_python(folder: Path) -> None:
+    """Make a virtual environment of another version of Python, or of this one if it is alone."""
+    this_version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in ("3.13", "3.12", "3.11"):
+        python = shutil.which(f"python{version}")
+        if python and version != this_version:
+            made = subprocess.run(
+                [python, "-m", "venv", "--clear", folder],
+                env={**os.environ, "PYENV_VERSION": version},
+                capture_output=True,
+                check=False,
+            )
+            if made.returncode == 0:
+                return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file in a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("trusted", [True, False])
