@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import threading
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Fault:
     Attributes:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
-        code: An AWS error code, such as ``ThrottlingException``, or ``hang`` for no answer.
+        code: An AWS error code, such as ``ThrottlingException``; ``hang`` for no answer, or
+            ``drip`` for one that arrives byte by byte and does not end.
         times: How many calls fail; all of them by default.
     """
 
@@ -107,6 +109,11 @@ class FakeSecretsManager(LoopbackServer):
             return list(self._moto(environ, start_response))
 
     def _fail(self, fault: Fault, start_response: StartResponse) -> Iterable[bytes]:
+        if fault.code == "drip":
+            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+            return itertools.takewhile(
+                lambda _: not self.stopping.wait(0.5), itertools.repeat(b" ")
+            )
         if fault.code == "hang":
             self.stopping.wait()
         status = "500 No" if fault.code == "InternalServiceError" else "400 No"
