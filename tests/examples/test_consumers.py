@@ -208,7 +208,7 @@ def consumer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consume
     made: Consumer = request.param(tmp_path)
     yield made
     if isinstance(made, Node):
-        made.process.communicate()
+        made.process.communicate(timeout=10)  # an aborted read keeps no connection open
 
 
 def test_cache(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
