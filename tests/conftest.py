@@ -95,6 +95,7 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
         **secrets_manager.environment,
         "TOKEN_URL": endpoint.url,
         "POWERTOOLS_SERVICE_NAME": "tests",
+        "PYTHONPATH": str(LOOPBACK_ONLY),
     }
 
 
