@@ -10,8 +10,8 @@ PAIRS := 31
 ENV := default
 VENV := .venv
 BIN := $(VENV)/bin
-# So that the tools, and pip for `sam build`, are found in the virtual environment.
-export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(VENV)/aws/bin
+# So that the tools, pip for `sam build`, and the AWS CLI are the project's own.
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/aws/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
 .DEFAULT_GOAL := help

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "python": ("python", [sys.executable, "list_connections.py"]),
     "lambda": ("lambda", [sys.executable, "-c", "import app; print(app.lambda_handler({}, None))"]),
-    "node": ("node", ["node", "list-connections.js"]),
+    "node": ("node", ["node", "list-connections.mjs"]),
     "shell": ("shell", ["./list_connections.sh"]),
 }
 """The folder of each example, and the command that runs it there."""

@@ -16,6 +16,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
 from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from tests.samples import Invoke
 
 
+LOOPBACK_ONLY = PROJECT / "tests" / "loopback_only"
+
+
 def pytest_configure() -> None:
-    """Remove settings of this machine that would affect tests, before modules are imported."""
+    """Remove settings of this machine that would affect tests, and guard processes they start."""
     isolate_environment()
     for name in list(os.environ):
         if re.match(
@@ -45,6 +49,9 @@ def pytest_configure() -> None:
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONPATH": str(LOOPBACK_ONLY),
+        "NODE_OPTIONS": f'--require "{LOOPBACK_ONLY}/loopback_only.cjs"',
+        "CURL_HOME": str(LOOPBACK_ONLY),
     }
 
 
@@ -95,6 +102,7 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
         **secrets_manager.environment,
         "TOKEN_URL": endpoint.url,
         "POWERTOOLS_SERVICE_NAME": "tests",
+        "PYTHONPATH": str(LOOPBACK_ONLY),
     }
 
 
@@ -127,10 +135,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.platform != "linux":
         pytest.skip("the Lambda runtime client runs on Linux")
     folder = tmp_path_factory.mktemp("build")
+    # Without the guard: pip downloads the dependencies.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     build = subprocess.run(
         [Path(sys.executable).with_name("sam"), "build", "--build-dir", folder],
         cwd=PROJECT,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0"},
+        env={**environment, "SAM_CLI_TELEMETRY": "0"},
         capture_output=True,
         text=True,
         check=False,
