@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from local.fakes import isolate_environment
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
-from rotate_token.retrying import Retrier
+from rotate_token.retrying import Run
 from rotate_token.rotation import rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
@@ -38,8 +37,8 @@ def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
         credentials_secret_id=CREDENTIALS_SECRET_ID,
         token_secret_id=TOKEN_SECRET_ID,
     )
-    retrier = Retrier(time.time() + 60, on_failed_attempt=lambda *_: None)
-    rotate(store, TokenEndpoint(endpoint.url), retrier, forced=True)
+    run = Run(timeout_seconds=60, report=lambda *_: None)
+    rotate(store, TokenEndpoint(endpoint.url), run, forced=True)
     token = store.read_token()
     if token is None:
         raise LookupError("no token was published")

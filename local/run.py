@@ -24,7 +24,7 @@ from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from rotate_token.errors import RotationError
-from rotate_token.rotation import RESERVED_SECONDS
+from rotate_token.retrying import RESERVED_SECONDS
 
 EVENT = Path("events", "scheduled.json")
 
@@ -86,8 +86,7 @@ def _invoke(environment: dict[str, str]) -> None:
     os.environ |= environment | {"POWERTOOLS_METRICS_DISABLED": "true"}
     from rotate_token import handler  # noqa: PLC0415 (it reads the environment when imported)
 
-    for logger in (logging.getLogger("rotate_token"), logging.getLogger(handler.logger.name)):
-        logger.handlers = [StepHandler()]
+    logging.getLogger(handler.logger.name).handlers = [StepHandler()]
     console.print(f"  POST {environment['TOKEN_URL']} with grant_type=client_credentials")
     context = LocalContext(ATTEMPTS_SECONDS + RESERVED_SECONDS)
     started_at = time.monotonic()

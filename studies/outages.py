@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
-from rotate_token.rotation import FRESH_SHARE, RESERVED_SECONDS
+from rotate_token.retrying import LONGEST_BACKOFF_SECONDS, RESERVED_SECONDS
+from rotate_token.rotation import FRESH_SECONDS
 from rotate_token.token_endpoint import ATTEMPT_SECONDS
 from studies import report
 from studies.prices import us_dollars
@@ -40,7 +40,6 @@ RECOVERY_SECONDS = LONGEST_BACKOFF_SECONDS + ATTEMPT_SECONDS
 """An active run has a token this long after the end of an outage."""
 SLACK_SECONDS = LIFETIME_SECONDS - PERIOD_SECONDS - SCHEDULER_PRECISION_SECONDS - RECOVERY_SECONDS
 """An outage of this length leaves no gap, whenever it starts."""
-FRESH_SECONDS = FRESH_SHARE * LIFETIME_SECONDS
 PAUSE_SECONDS = (
     PERIOD_SECONDS
     + SCHEDULER_PRECISION_SECONDS

@@ -27,9 +27,9 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from samcli.yamlhelper import yaml_parse
 
 from rotate_token.access_token import AccessToken
-from rotate_token.errors import RotationError, TemporaryTokenRequestError
-from rotate_token.retrying import Retrier
-from rotate_token.rotation import RESERVED_SECONDS, rotate
+from rotate_token.errors import RotationError, TokenEndpointUnavailableError
+from rotate_token.retrying import RESERVED_SECONDS, Run
+from rotate_token.rotation import rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 
@@ -116,7 +116,7 @@ class Write(NamedTuple):
     access_token: str
 
 
-class Run(NamedTuple):
+class RunTimes(NamedTuple):
     """One run, including its cold start; from `until` on it would begin no further attempt."""
 
     began_at: float
@@ -139,7 +139,7 @@ class Outcome:
     seconds: float
     requests: list[float] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
+    runs: list[RunTimes] = field(default_factory=list)
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
@@ -242,6 +242,7 @@ class _SecretsManager:
     """The published documents by version id; the last one is current."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=_NotFoundError)
+    meta = SimpleNamespace(region_name="us-east-1")
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
         if call["SecretId"] == "token":
@@ -281,12 +282,17 @@ class _SecretsManager:
         correct = not mistyped or (version_stage == "AWSPREVIOUS" and not self.scenario.revoked)
         secret = "correct" if correct else f"wrong-{version_stage}"
         credentials = {"client_id": "client_simulated", "client_secret": secret}
-        return {"SecretString": json.dumps(credentials)}
+        return {
+            "ARN": "credentials",
+            "VersionId": version_stage,
+            "SecretString": json.dumps(credentials),
+        }
 
     def _token(self) -> dict[str, str]:
         if not self.versions:
             raise _NotFoundError("ResourceNotFoundException", "GetSecretValue")
-        return {"SecretString": next(reversed(self.versions.values()))}
+        version_id, document = next(reversed(self.versions.items()))
+        return {"ARN": "token", "VersionId": version_id, "SecretString": document}
 
     def _publish(self, version_id: str, document: str) -> dict[str, str]:
         """Write a version; if it exists already, nothing changes."""
@@ -343,20 +349,20 @@ def _response(
 def plain_script(
     store: SecretStore,
     endpoint: TokenEndpoint,
-    retrier: Retrier,
+    run: Run,
     *,
     forced: bool,  # noqa: ARG001 (it always rotates)
     waits: tuple[float, ...] = (),
 ) -> None:
     """Request a token once, and again after each wait; publish it, and leave the rest to Lambda."""
-    credentials = store.read_credentials()
+    credentials = store.read_credentials("AWSCURRENT")
     for wait in (*waits, None):
         try:
-            token = endpoint.request_token(credentials, until=retrier.until)
-        except TemporaryTokenRequestError:
+            token = endpoint.request_token(credentials, now=run.clock(), seconds=run.seconds_left)
+        except TokenEndpointUnavailableError:
             if wait is None:
                 raise
-            retrier.sleep(wait)
+            run.sleep(wait)
         else:
             break
     store.publish_token(token)
@@ -383,22 +389,21 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
     endpoint = TokenEndpoint(
         "https://iam.example.com/oauth2/token",
         transport=httpx.MockTransport(_TokenServer(scenario, clock, outcome).handle),
-        clock=lambda: clock.now,
     )
 
     def run(*, forced: bool = False) -> bool:
         began_at = clock.now
         clock.sleep(COLD_START_SECONDS)
         until = clock.now + TIMEOUT_SECONDS - RESERVED_SECONDS
-        retrier = Retrier(until, lambda *_: None, lambda: clock.now, clock.sleep)
+        current = Run(TIMEOUT_SECONDS, lambda *_: None, clock=lambda: clock.now, sleep=clock.sleep)
         try:
-            policy(store, endpoint, retrier, forced=forced)
+            policy(store, endpoint, current, forced=forced)
         except RotationError:
             return False
         else:
             return True
         finally:
-            outcome.runs.append(Run(began_at, clock.now, until))
+            outcome.runs.append(RunTimes(began_at, clock.now, until))
 
     def deliver() -> None:
         delivered_at = clock.now

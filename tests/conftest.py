@@ -50,7 +50,7 @@ def pytest_configure() -> None:
 @pytest.fixture
 def credentials() -> ClientCredentials:
     """The client credentials that the fake token endpoint accepts."""
-    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret)
+    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret, "a version")
 
 
 @pytest.fixture
@@ -104,17 +104,14 @@ def invoke(
 
     def invoke(event: object = None, context: LocalContext | None = None) -> Result:
         handler = importlib.import_module("rotate_token.handler")
-        if not isinstance(handler.Retrier, functools.partial):
-            impatient = functools.partial(handler.Retrier, sleep=lambda _: None)
-            monkeypatch.setattr(handler, "Retrier", impatient)
+        if not isinstance(handler.Run, functools.partial):
+            impatient = functools.partial(handler.Run, sleep=lambda _: None)
+            monkeypatch.setattr(handler, "Run", impatient)
         result: Result = handler.lambda_handler(event, context or LocalContext(900))
         return result
 
     yield invoke
     logging.disable(logging.NOTSET)
-    package_logger = logging.getLogger("rotate_token")
-    package_logger.handlers.clear()
-    package_logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
-from rotate_token.errors import CredentialsError, TokenRequestError, UnreadableTokenError
+from rotate_token.errors import CredentialsError, RotationError, SecretsManagerError
 from rotate_token.token_endpoint import TokenEndpoint
 from tests.samples import make_store
 
@@ -60,8 +60,9 @@ def test_response(document: Any, status: int, credentials: ClientCredentials) ->
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=body))
 
     try:
-        token = TokenEndpoint(URL, transport=transport).request_token(credentials, until=NOW)
-    except TokenRequestError as error:
+        endpoint = TokenEndpoint(URL, transport=transport)
+        token = endpoint.request_token(credentials, now=NOW, seconds=15)
+    except RotationError as error:
         assert error.problem.startswith(f"{URL} answered ")
     else:
         assert status == 200
@@ -85,7 +86,7 @@ def test_token_secret(document: Any, secrets: SecretsManagerClient) -> None:
 
     try:
         token = store.read_token()
-    except UnreadableTokenError as error:
+    except SecretsManagerError as error:
         assert error.problem.startswith(f"Secret {TOKEN_SECRET_ID} does not hold a token")
     else:
         assert token is not None
@@ -99,7 +100,7 @@ def test_credentials_secret(document: Any, secrets: SecretsManagerClient) -> Non
     store = stored(secrets, CREDENTIALS_SECRET_ID, document)
 
     try:
-        credentials = store.read_credentials()
+        credentials = store.read_credentials("AWSCURRENT")
     except CredentialsError as error:
         assert error.problem.startswith(f"Secret {CREDENTIALS_SECRET_ID} has no usable client cred")
     else:

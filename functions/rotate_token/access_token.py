@@ -1,6 +1,7 @@
 """The application access token, as the token endpoint issues it and as consumers read it."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -28,6 +29,7 @@ class AccessToken:
         access_token: The token, in the characters that RFC 6750 section 2.1 allows.
         expires_in: Its lifetime in seconds, as issued.
         issued_at: Unix time in seconds, taken just before the token was requested.
+        is_lifetime_assumed: Whether the response had no ``expires_in``.
 
     Raises:
         ValueError: An attribute is unusable; the message names it and does not show its value.
@@ -36,6 +38,7 @@ class AccessToken:
     access_token: str = field(repr=False)
     expires_in: int
     issued_at: int
+    is_lifetime_assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not _BEARER_TOKEN.fullmatch(self.access_token):
@@ -57,21 +60,23 @@ class AccessToken:
         """
         Read a token response (RFC 6749 section 5.1); unknown fields are ignored.
 
-        ``expires_in`` is optional: without it, the documented lifetime is assumed.
+        ``expires_in`` is optional: without it, the documented lifetime is assumed. A fraction of a
+        second is dropped.
 
         Raises:
             ValueError: The response contains no usable token; the message says why.
         """
         if str(response.get("token_type")).lower() != "bearer":
             raise ValueError("its token_type is missing or not Bearer")
-        expires_in = response.get("expires_in")
-        if expires_in is None:
+        expires_in: Any = response.get("expires_in")
+        is_assumed = expires_in is None
+        if is_assumed:
             expires_in = DOCUMENTED_LIFETIME_SECONDS
         elif (isinstance(expires_in, str) and _TEN_DIGITS.fullmatch(expires_in)) or (
-            isinstance(expires_in, float) and expires_in.is_integer()
+            isinstance(expires_in, float) and math.isfinite(expires_in)
         ):
             expires_in = int(expires_in)
-        return cls(response.get("access_token", ""), expires_in, issued_at)
+        return cls(response.get("access_token", ""), expires_in, issued_at, is_assumed)
 
     @classmethod
     def from_json(cls, document: str) -> Self:

@@ -32,11 +32,6 @@ class Configuration:
         token_secret_id = _required(
             environment, "TOKEN_SECRET_ID", "the secret that receives the token"
         )
-        if token_secret_id == credentials_secret_id:
-            raise ConfigurationError(
-                "TOKEN_SECRET_ID names the same secret as CREDENTIALS_SECRET_ID",
-                "use a separate secret for the token, or it overwrites the client credentials",
-            )
         token_url = environment.get("TOKEN_URL", SMARTCAR_TOKEN_URL)
         _check_token_url(token_url)
         return cls(credentials_secret_id, token_secret_id, token_url)
@@ -55,9 +50,10 @@ def _check_token_url(url: str) -> None:
     """Raise an error unless client credentials may be sent to the URL."""
     try:
         parts = urlsplit(url)
+        is_complete = parts.hostname and parts.username is None and parts.port != 0
     except ValueError:
-        parts = urlsplit("")
-    if not parts.hostname or parts.username is not None:
+        is_complete = False
+    if not is_complete:
         raise ConfigurationError(
             "TOKEN_URL is not the URL of a token endpoint",
             "use https://host/path, without user info",

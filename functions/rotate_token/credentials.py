@@ -11,12 +11,15 @@ class ClientCredentials:
     """
     A client identifier and its secret (RFC 6749 section 2.3.1); the secret is hidden from the repr.
 
+    `version_id` is the version of the credentials secret that holds them.
+
     Raises:
         ValueError: An attribute is unusable; the message names it and does not show its value.
     """
 
     client_id: str
     client_secret: str = field(repr=False)
+    version_id: str = field(compare=False)
 
     def __post_init__(self) -> None:
         for key in ("client_id", "client_secret"):
@@ -25,12 +28,12 @@ class ClientCredentials:
                 raise ValueError(f"its {key} is missing, empty or not a string")
             if value != value.strip() or not (value.isascii() and value.isprintable()):
                 raise ValueError(
-                    f"its {key} has leading or trailing white space, or characters that are not "
+                    f"its {key} has leading or trailing whitespace, or characters that are not "
                     "printable ASCII"
                 )
 
     @classmethod
-    def from_json(cls, document: str) -> Self:
+    def from_json(cls, document: str, version_id: str) -> Self:
         """
         Read ``{"client_id": "…", "client_secret": "…"}``; other keys are ignored.
 
@@ -38,4 +41,4 @@ class ClientCredentials:
             ValueError: The document is not valid; the message says why, and shows none of it.
         """
         fields = parse_json_object(document)
-        return cls(fields.get("client_id", ""), fields.get("client_secret", ""))
+        return cls(fields.get("client_id", ""), fields.get("client_secret", ""), version_id)

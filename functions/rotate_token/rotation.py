@@ -1,32 +1,23 @@
 """The rotation: check whether a new token is due, request one, publish it."""
 
-from __future__ import annotations
+from typing import Literal, NotRequired, TypedDict
 
-import logging
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
-
-from rotate_token.errors import CredentialsError, InvalidClientError, UnreadableTokenError
-
-if TYPE_CHECKING:
-    from rotate_token.access_token import AccessToken
-    from rotate_token.retrying import Retrier
-    from rotate_token.secret_store import SecretStore
-    from rotate_token.token_endpoint import TokenEndpoint
-
-logger = logging.getLogger(__name__)
+from rotate_token.access_token import AccessToken
+from rotate_token.credentials import ClientCredentials
+from rotate_token.errors import CredentialsError, SecretsManagerError
+from rotate_token.retrying import Run
+from rotate_token.secret_store import SecretStore
+from rotate_token.token_endpoint import TokenEndpoint
 
 FRESH_SHARE = 0.05
-"""A token is fresh for this share of its lifetime; only a forced run replaces a fresh token."""
-
-RESERVED_SECONDS = 45.0
+FRESH_SECONDS = 180
 """
-Time reserved for an attempt that starts at the last moment: four calls to Secrets Manager (9 s
-each, if its name resolves to one address: two tries of up to 4 s, with 1 s between them), two token
-requests (1 s each), and a report.
+A token is fresh for this share of its lifetime, and no longer than this time; only a forced run
+replaces a fresh token.
 """
 
 Reason = Literal["missing", "unreadable", "due", "forced", "fresh"]
-Credentials = Literal["current", "previous"]
+Version = Literal["current", "previous"]
 
 
 class Result(TypedDict):
@@ -36,24 +27,26 @@ class Result(TypedDict):
     reason: Reason
     expires_at: int
     expires_in: int
+    is_lifetime_assumed: NotRequired[bool]
+    """Whether the token response had no ``expires_in``."""
     version_id: NotRequired[str]
     """The new version of the token secret."""
-    credentials: NotRequired[Credentials]
-    """Which version of the client credentials the endpoint accepted."""
+    credentials: NotRequired[Version]
+    """Which client credentials the endpoint accepted."""
+    credentials_version_id: NotRequired[str]
+    """The version of the credentials secret that holds them."""
     seconds_left_on_old_token: NotRequired[int]
     """The remaining lifetime of the replaced token; negative if it had expired."""
 
 
-def rotate(
-    store: SecretStore, endpoint: TokenEndpoint, retrier: Retrier, *, forced: bool
-) -> Result:
+def rotate(store: SecretStore, endpoint: TokenEndpoint, run: Run, *, forced: bool) -> Result:
     """
     Publish a new token if one is due, or in any case if `forced`.
 
     Raises:
         RotationError: No new token was published; the message says why.
     """
-    old, reason = retrier.call(lambda: _assess(store, retrier.clock(), forced=forced))
+    old, reason = run.retry(lambda: _assess(store, run, forced=forced))
     if old and reason == "fresh":
         return {
             "status": "skipped",
@@ -61,58 +54,64 @@ def rotate(
             "expires_at": old.expires_at,
             "expires_in": old.expires_in,
         }
-    token, version_id, credentials = retrier.call(lambda: _replace(store, endpoint, retrier))
-    result: Result = {
-        "status": "rotated",
-        "reason": reason,
-        "expires_at": token.expires_at,
-        "expires_in": token.expires_in,
-        "version_id": version_id,
-        "credentials": credentials,
-    }
+    result = run.retry(lambda: _replace(store, endpoint, run, reason))
     if old:
-        result["seconds_left_on_old_token"] = old.expires_at - int(retrier.clock())
+        result["seconds_left_on_old_token"] = old.expires_at - int(run.clock())
     return result
 
 
-def _assess(store: SecretStore, now: float, *, forced: bool) -> tuple[AccessToken | None, Reason]:
+def _assess(store: SecretStore, run: Run, *, forced: bool) -> tuple[AccessToken | None, Reason]:
     """Return the published token, and whether and why it has to be replaced."""
     try:
         old = store.read_token()
-    except UnreadableTokenError as error:
-        logger.warning("%s", error)
+    except SecretsManagerError as error:
+        run.report(error, f"replacing the token; {error.next_step}")
         return None, "unreadable"
     if old is None:
         return None, "missing"
     if forced:
         return old, "forced"
-    is_fresh = 0 <= now - old.issued_at < FRESH_SHARE * old.expires_in
+    age_seconds = run.clock() - old.issued_at
+    is_fresh = 0 <= age_seconds < min(FRESH_SHARE * old.expires_in, FRESH_SECONDS)
     return old, "fresh" if is_fresh else "due"
 
 
-def _replace(
-    store: SecretStore, endpoint: TokenEndpoint, retrier: Retrier
-) -> tuple[AccessToken, str, Credentials]:
+def _replace(store: SecretStore, endpoint: TokenEndpoint, run: Run, reason: Reason) -> Result:
     """Make one attempt: read the credentials, request a token, publish it."""
-    token, credentials = _request_token(store, endpoint, retrier)
-    return token, store.publish_token(token), credentials
+    token, accepted, version = _request_token(store, endpoint, run)
+    return {
+        "status": "rotated",
+        "reason": reason,
+        "expires_at": token.expires_at,
+        "expires_in": token.expires_in,
+        "is_lifetime_assumed": token.is_lifetime_assumed,
+        "version_id": store.publish_token(token),
+        "credentials": version,
+        "credentials_version_id": accepted.version_id,
+    }
 
 
 def _request_token(
-    store: SecretStore, endpoint: TokenEndpoint, retrier: Retrier
-) -> tuple[AccessToken, Credentials]:
+    store: SecretStore, endpoint: TokenEndpoint, run: Run
+) -> tuple[AccessToken, ClientCredentials, Version]:
     """Request a token with the current credentials or, if these fail, the previous ones."""
+
+    def request(credentials: ClientCredentials) -> AccessToken:
+        return endpoint.request_token(credentials, now=run.clock(), seconds=run.seconds_left)
+
     current = None
     try:
-        current = store.read_credentials()
-        return endpoint.request_token(current, until=retrier.until), "current"
-    except (CredentialsError, InvalidClientError) as error:
-        rejection = error
+        current = store.read_credentials("AWSCURRENT")
+        return request(current), current, "current"
+    except CredentialsError as error:
+        failure = error
     try:
         previous = store.read_credentials("AWSPREVIOUS")
-    except CredentialsError:
-        raise rejection from None
-    if previous == current:
-        raise rejection
-    retrier.on_failed_attempt(rejection, "trying the previous credentials")
-    return endpoint.request_token(previous, until=retrier.until), "previous"
+        if previous != current:
+            run.report(failure, "trying the previous credentials")
+            return request(previous), previous, "previous"
+    except CredentialsError as error:
+        failure = CredentialsError(
+            f"{failure.problem}; with the previous credentials: {error.problem}", failure.next_step
+        )
+    raise failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,27 @@ from botocore.exceptions import (
 from rotate_token.access_token import AccessToken
 from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
+    ConfigurationError,
     CredentialsError,
+    RotationError,
     SecretsManagerError,
     SecretsManagerUnavailableError,
-    UnreadableTokenError,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_secretsmanager.type_defs import GetSecretValueResponseTypeDef
+
+_ARN = re.compile(r"arn:[^:]*:secretsmanager:(?P<region>[^:]*):")
+
+# What Secrets Manager answers, besides 5xx. LimitExceededException is left out on purpose: the
+# secret has too many versions, which does not pass.
+_TRANSIENT_CODES = {
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "Throttling",
+    "ThrottlingException",
+}
 
 _KEY_STEP = "check that the secret's KMS key is enabled and that the function's role may use it"
 _NEXT_STEPS = {
@@ -35,28 +49,14 @@ _NEXT_STEPS = {
     "ResourceNotFoundException": "create the secret, or correct the setting that names it",
 }
 
-# The error codes that botocore's standard retry mode retries: throttling, then transient errors.
-_TEMPORARY_CODES = {
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "RequestThrottledException",
-    "RequestThrottled",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
-    "BandwidthLimitExceeded",
-    "SlowDown",
-    "PriorRequestNotComplete",
-    "TransactionInProgressException",
-    "EC2ThrottledException",
-    "ProvisionedThroughputExceededException",
-    "RequestTimeout",
-    "RequestTimeoutException",
-}
-
 
 class SecretStore:
-    """The credentials secret and the token secret, in AWS Secrets Manager."""
+    """
+    The credentials secret and the token secret, in AWS Secrets Manager.
+
+    Raises:
+        ConfigurationError: A secret is in another region than the client, or both are the same.
+    """
 
     def __init__(
         self, client: SecretsManagerClient, *, credentials_secret_id: str, token_secret_id: str
@@ -64,21 +64,36 @@ class SecretStore:
         self._client = client
         self._credentials_secret_id = credentials_secret_id
         self._token_secret_id = token_secret_id
+        self._arns: dict[str, str] = {}
+        ids = {"CREDENTIALS_SECRET_ID": credentials_secret_id, "TOKEN_SECRET_ID": token_secret_id}
+        for setting, secret_id in ids.items():
+            arn = _ARN.match(secret_id)
+            if arn and arn["region"] != client.meta.region_name:
+                raise ConfigurationError(
+                    f"{setting} is in {arn['region']}, but the function uses Secrets Manager in "
+                    f"{client.meta.region_name}",
+                    "use a secret in the region of the function",
+                )
 
-    def read_credentials(self, version_stage: str = "AWSCURRENT") -> ClientCredentials:
+    def read_credentials(self, version_stage: str) -> ClientCredentials:
         """
-        Read the client credentials: the current ones, or those with the label `version_stage`.
+        Read the client credentials: ``AWSCURRENT`` or ``AWSPREVIOUS``.
 
         Raises:
-            CredentialsError: There are none, or they are unusable.
-            SecretsManagerError: They could not be read.
+            CredentialsError: There are none, or they are unusable or cannot be read.
+            SecretsManagerUnavailableError: They cannot be read now.
         """
-        value = self._read(self._credentials_secret_id, version_stage)
-        if value is None:
-            problem = "it does not exist or has no value"
+        try:
+            secret = self._read(self._credentials_secret_id, version_stage)
+        except SecretsManagerError as error:
+            raise CredentialsError(error.problem, error.next_step) from error
+        if secret is None:
+            problem = f"it does not exist or has no version {version_stage}"
         else:
             try:
-                return ClientCredentials.from_json(value)
+                return ClientCredentials.from_json(
+                    secret.get("SecretString", ""), secret["VersionId"]
+                )
             except ValueError as error:
                 problem = str(error)
         raise CredentialsError(
@@ -91,19 +106,19 @@ class SecretStore:
         Read the published token; None if there is none yet.
 
         Raises:
-            UnreadableTokenError: The secret's value was not published by this function.
-            SecretsManagerError: It could not be read.
+            SecretsManagerError: The value cannot be read, or was not published by this function.
+            SecretsManagerUnavailableError: It cannot be read now.
         """
-        value = self._read(self._token_secret_id)
-        if value is None:
+        secret = self._read(self._token_secret_id, "AWSCURRENT")
+        if secret is None:
             return None
         try:
-            return AccessToken.from_json(value)
+            return AccessToken.from_json(secret.get("SecretString", ""))
         except ValueError as error:
             problem = str(error)
-        raise UnreadableTokenError(
+        raise SecretsManagerError(
             f"Secret {self._token_secret_id} does not hold a token from this function: {problem}",
-            "no action needed, this run replaces it",
+            "find out who wrote it",
         )
 
     def publish_token(self, token: AccessToken) -> str:
@@ -112,36 +127,52 @@ class SecretStore:
 
         Raises:
             SecretsManagerError: The secret could not be written.
+            SecretsManagerUnavailableError: It cannot be written now.
         """
         try:
             return self._client.put_secret_value(
                 SecretId=self._token_secret_id, SecretString=token.to_json()
             )["VersionId"]
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, KeyError) as error:
             raise _failure("PutSecretValue", self._token_secret_id, error) from error
 
-    def _read(self, secret_id: str, version_stage: str = "AWSCURRENT") -> str | None:
-        """Return a secret's value: None if it has none, an empty string if it is binary."""
+    def _read(self, secret_id: str, version_stage: str) -> GetSecretValueResponseTypeDef | None:
+        """Return a version of a secret, or None if it does not exist."""
         try:
             secret = self._client.get_secret_value(SecretId=secret_id, VersionStage=version_stage)
+            self._arns[secret_id] = secret["ARN"]
         except self._client.exceptions.ResourceNotFoundException:
             return None
-        except (BotoCoreError, ClientError) as error:
-            raise _failure("GetSecretValue", secret_id, error) from error
-        return secret.get("SecretString", "")
+        except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
+            failure = _failure("GetSecretValue", secret_id, error)
+        else:
+            # One secret has several IDs: its name, its ARN, and the ARN without its last part.
+            if self._arns.get(self._credentials_secret_id) == self._arns.get(self._token_secret_id):
+                raise ConfigurationError(
+                    "TOKEN_SECRET_ID names the same secret as CREDENTIALS_SECRET_ID",
+                    "use a separate secret for the token, or it overwrites the client credentials",
+                )
+            return secret
+        raise failure  # outside the handlers, because a UnicodeDecodeError holds the value
 
 
-def _failure(
-    operation: str, secret_id: str, error: BotoCoreError | ClientError
-) -> SecretsManagerError:
+def _failure(operation: str, secret_id: str, error: Exception) -> RotationError:
+    code = reason = type(error).__name__
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         reason = f"{code}: {error.response['Error']['Message']}"
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        may_pass = code in _TEMPORARY_CODES or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    else:
-        code = reason = type(error).__name__
+        # botocore takes the status for the code if the response was cut off.
+        may_pass = (
+            code in _TRANSIENT_CODES
+            or code.isdecimal()
+            or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+    elif isinstance(error, BotoCoreError):
         may_pass = isinstance(error, (AwsConnectionError, HTTPClientError))
+    else:
+        reason = "the response was cut off"
+        may_pass = True
     return (SecretsManagerUnavailableError if may_pass else SecretsManagerError)(
         f"{operation} failed on secret {secret_id} ({reason})",
         _NEXT_STEPS.get(code, "if this persists, check the AWS Health Dashboard"),

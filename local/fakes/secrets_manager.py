@@ -32,7 +32,8 @@ class Fault:
     Attributes:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
-        code: An AWS error code, such as ``ThrottlingException``, or ``hang`` for no answer.
+        code: An AWS error code, such as ``ThrottlingException``, ``hang`` for no answer, or ``cut``
+            or ``cut-error`` for an answer or an error that ends in the middle of its body.
         times: How many calls fail; all of them by default.
     """
 
@@ -101,14 +102,24 @@ class FakeSecretsManager(LoopbackServer):
             for fault in self.faults:
                 if (fault.operation, fault.secret_id) == (operation, secret_id) and fault.times > 0:
                     fault.times -= 1
-                    return self._fail(fault, start_response)
+                    return self._fail(fault, environ, start_response)
+        return self._answer(environ, start_response)
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         # AWS changes a secret atomically; moto does it in several steps.
         with self._one_at_a_time:
             return list(self._moto(environ, start_response))
 
-    def _fail(self, fault: Fault, start_response: StartResponse) -> Iterable[bytes]:
+    def _fail(
+        self, fault: Fault, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        if fault.code == "cut":
+            # The headers announce the complete body.
+            body = b"".join(self._answer(environ, start_response))
+            return [body[: len(body) // 2]]
         if fault.code == "hang":
             self.stopping.wait()
         status = "500 No" if fault.code == "InternalServiceError" else "400 No"
-        start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
-        return [json.dumps({"__type": fault.code, "message": "As scripted."}).encode()]
+        body = json.dumps({"__type": fault.code, "message": "As scripted."}).encode()
+        start_response(status, [("Content-Length", str(len(body)))])
+        return [body[:20] if fault.code == "cut-error" else body]

@@ -25,16 +25,25 @@ TOKEN = AccessToken("eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", expires_in=3600, issue
         {"token_type": "BEARER"},
         {"expires_in": "3600"},
         {"expires_in": 3600.0},
-        {"expires_in": None},
+        {"expires_in": 3600.7},
         {"scope": "read"},
     ],
 )
 def test_from_response(changes: dict[str, object]) -> None:
-    """Variants of a token response are accepted; the default of expires_in is 3600."""
+    """Variants of a token response are accepted; a fraction of a second is dropped."""
     token = AccessToken.from_response({**RESPONSE, **changes}, issued_at=1_800_000_000)
 
     assert token == TOKEN
     assert token.expires_at == 1_800_003_600
+
+
+def test_no_expires_in() -> None:
+    """Without expires_in, the documented lifetime is assumed, and the token says so."""
+    token = AccessToken.from_response({**RESPONSE, "expires_in": None}, issued_at=1_800_000_000)
+
+    assert token == TOKEN
+    assert token.is_lifetime_assumed
+    assert not AccessToken.from_response(RESPONSE, issued_at=1_800_000_000).is_lifetime_assumed
 
 
 UNUSABLE: dict[str, list[object]] = {
@@ -105,4 +114,4 @@ def test_no_object(document: str) -> None:
 
 def test_repr() -> None:
     """The token is hidden from the repr."""
-    assert repr(TOKEN) == "AccessToken(expires_in=3600, issued_at=1800000000)"
+    assert TOKEN.access_token[:8] not in repr(TOKEN)

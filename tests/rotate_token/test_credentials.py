@@ -11,14 +11,17 @@ CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
 
 def test_from_json() -> None:
     """Credentials are read from a JSON object; other keys are ignored."""
-    credentials = ClientCredentials.from_json(json.dumps({**CLIENT, "note": "created in May"}))
+    credentials = ClientCredentials.from_json(
+        json.dumps({**CLIENT, "note": "created in May"}), "v1"
+    )
 
-    assert credentials == ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB")
+    assert credentials == ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB", "v1")
+    assert credentials.version_id == "v1"
 
 
 def test_repr() -> None:
     """The client secret is hidden from the repr."""
-    assert repr(ClientCredentials(**CLIENT)) == "ClientCredentials(client_id='client_8f3b1c6e')"
+    assert "kYz7Q2" not in repr(ClientCredentials(**CLIENT, version_id="v1"))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ def test_repr() -> None:
 def test_no_object(document: str) -> None:
     """A value that is not a JSON object is rejected without showing any of it."""
     with pytest.raises(ValueError, match="^it is not a JSON object$") as raised:
-        ClientCredentials.from_json(document)
+        ClientCredentials.from_json(document, "v1")
 
     assert raised.value.__context__ is None
 
@@ -40,6 +43,6 @@ def test_no_object(document: str) -> None:
 def test_unusable(key: str, value: object) -> None:
     """A missing or unusable key is named, and its value is not shown."""
     with pytest.raises(ValueError, match=f"^its {key} ") as raised:
-        ClientCredentials.from_json(json.dumps({**CLIENT, key: value}))
+        ClientCredentials.from_json(json.dumps({**CLIENT, key: value}), "v1")
 
     assert "kYz7Q2" not in str(raised.value)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +15,9 @@ import pytest
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from local.fakes.smartcar import Answer, FakeSmartcar
-from rotate_token.errors import TokenRequestRefusedError
+from rotate_token.errors import SecretsManagerUnavailableError, TokenRequestError
+from rotate_token.retrying import RESERVED_SECONDS
+from rotate_token.token_endpoint import SHORTEST_ATTEMPT_SECONDS
 
 if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
@@ -42,6 +47,12 @@ def metrics(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
 def warnings(lines: list[dict[str, Any]]) -> list[str]:
     """Return the messages of the warnings."""
     return [line["message"] for line in lines if line.get("level") == "WARNING"]
+
+
+def issued(expires_in: int | None) -> Answer:
+    """Make a token response with this lifetime."""
+    token = {"access_token": "eyJhbGciOi", "token_type": "bearer", "expires_in": expires_in}
+    return Answer(200, json.dumps(token).encode())
 
 
 def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,18 +111,20 @@ def test_failed_attempts(
     """Each failed attempt, including the last, is logged and counted before the next starts."""
     endpoint.faults.extend(["503", "html", "400"])
 
-    with pytest.raises(TokenRequestRefusedError):
+    with pytest.raises(TokenRequestError):
         invoke()
 
     lines = output(capsys)
     assert ["_aws" in line for line in lines] == [False, True] * 3
     assert metrics(lines) == [{"AttemptFailed": 1}] * 3
-    failure = f"Attempt failed: {endpoint.url} answered"
     first, second, third = warnings(lines)
-    assert first.startswith(f"{failure} 503 temporarily_unavailable; retrying in ")
+    unavailable = f"Attempt failed: TokenEndpointUnavailableError: {endpoint.url} answered"
+    assert first.startswith(f"{unavailable} 503 temporarily_unavailable; retrying in ")
     assert first.endswith(" s (attempt 2)")
-    assert second.startswith(f"{failure} 200 with something other than a JSON object; retrying in ")
-    assert third == f"{failure} 400 invalid_request; giving up"
+    assert second.startswith(f"{unavailable} 200 with something other than a JSON object; retry")
+    assert third == (
+        f"Attempt failed: TokenRequestError: {endpoint.url} answered 400 invalid_request; giving up"
+    )
 
 
 def test_unreadable_token(
@@ -119,7 +132,7 @@ def test_unreadable_token(
     secrets_manager: FakeSecretsManager,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A warning of another module of the package is a JSON line with the request ID."""
+    """A published value that is no token is reported at once, with the request ID."""
     secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString="{}")
     context = LocalContext(900)
 
@@ -127,7 +140,11 @@ def test_unreadable_token(
 
     warning = output(capsys)[0]
     assert warning["level"] == "WARNING"
-    assert warning["message"].startswith(f"Secret {TOKEN_SECRET_ID} does not hold a token")
+    assert warning["message"] == (
+        f"Attempt failed: SecretsManagerError: Secret {TOKEN_SECRET_ID} does not hold a token from "
+        "this function: its access_token is missing or not a bearer token; "
+        "replacing the token; find out who wrote it"
+    )
     assert warning["function_request_id"] == context.aws_request_id
 
 
@@ -154,25 +171,47 @@ def test_fallback(
     assert error.startswith("The current client credentials are rejected or unusable")
 
 
-@pytest.mark.parametrize(("expires_in", "warned"), [(3600, False), (3599, True)])
-def test_short_lifetime(
+@pytest.mark.parametrize("expires_in", [3540, 3660])
+def test_usual_lifetime(
     expires_in: int,
-    warned: bool,  # noqa: FBT001 (a parameter of the test)
     invoke: Invoke,
     endpoint: FakeSmartcar,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A token with a shorter lifetime than documented is published with a warning."""
-    token = {"access_token": "eyJhbGciOi", "token_type": "bearer", "expires_in": expires_in}
-    endpoint.faults.append(Answer(200, json.dumps(token).encode()))
+    """A lifetime that differs from the documented one by a minute is not worth a warning."""
+    endpoint.faults.append(issued(expires_in))
 
     assert invoke()["expires_in"] == expires_in
+    assert warnings(output(capsys)) == []
 
-    message = (
-        "The token is valid for only 3599 s, not for the documented 3600 s; "
-        "check that the period of ScheduleExpression is shorter"
-    )
-    assert warnings(output(capsys)) == ([message] if warned else [])
+
+@pytest.mark.parametrize("expires_in", [3539, 3661, 3_600_000])
+def test_unusual_lifetime(
+    expires_in: int,
+    invoke: Invoke,
+    endpoint: FakeSmartcar,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A token with another lifetime than documented is published with a warning."""
+    endpoint.faults.append(issued(expires_in))
+
+    assert invoke()["expires_in"] == expires_in
+    assert warnings(output(capsys)) == [
+        (
+            f"The token is valid for {expires_in} s, not for the documented 3600 s; "
+            "set ScheduleExpression to a shorter period than that"
+        )
+    ]
+
+
+def test_assumed_lifetime(
+    invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token whose lifetime had to be assumed is published with a warning."""
+    endpoint.faults.append(issued(None))
+
+    assert invoke()["is_lifetime_assumed"] is True
+    assert warnings(output(capsys)) == ["The token response has no expires_in; assuming 3600 s"]
 
 
 def test_no_debug_lines(
@@ -188,3 +227,32 @@ def test_no_debug_lines(
 
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in names)
+
+
+def test_reserved_seconds(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The reserved time is enough for a last attempt, however slow Secrets Manager is.
+
+    Its name resolves to three addresses: two accept no connection, the third never answers.
+    """
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.socket()) for _ in range(3)]
+        servers[0].bind(("127.0.0.1", 0))
+        port = servers[0].getsockname()[1]
+        servers[1].bind(("127.0.0.2", port))
+        servers[2].bind(("127.0.0.3", port))
+        for server in servers[:2]:
+            server.listen(0)
+            stack.enter_context(socket.create_connection(server.getsockname()))  # fills its queue
+        servers[2].listen()
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", s.getsockname()) for s in servers]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
+        monkeypatch.setattr(time, "sleep", lambda _: None)  # the wait between two tries
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://secretsmanager.example.com:{port}")
+        started_at = time.monotonic()
+        with pytest.raises(SecretsManagerUnavailableError):
+            invoke(None, LocalContext(0))
+        call_seconds = time.monotonic() - started_at
+
+    assert 10 <= call_seconds < 11
+    assert 4 * (call_seconds + 1) + 2 * SHORTEST_ATTEMPT_SECONDS < RESERVED_SECONDS

@@ -1,4 +1,4 @@
-"""Retrier, with a clock that advances only during waits."""
+"""Run, with a clock that advances only during waits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rotate_token.errors import (
     RotationError,
     SecretsManagerUnavailableError,
     TokenEndpointUnavailableError,
-    TokenRequestRefusedError,
+    TokenRequestError,
 )
-from rotate_token.retrying import Retrier
+from rotate_token.retrying import RESERVED_SECONDS, Run
 
 
 class Timeline:
@@ -35,14 +35,15 @@ class Timeline:
             raise self.failures.pop(0)
         return "a token"
 
-    def call(self, for_seconds: float = 900) -> str:
-        """Retry the attempt for the given number of seconds."""
-        return Retrier(
-            until=self.now + for_seconds,
-            on_failed_attempt=lambda *report: self.reported.append(report),
+    def retry(self, timeout_seconds: float = 900) -> str:
+        """Retry the attempt in a run with this timeout."""
+        run = Run(
+            timeout_seconds,
+            report=lambda *report: self.reported.append(report),
             clock=lambda: self.now,
             sleep=self.sleep,
-        ).call(self.attempt)
+        )
+        return run.retry(self.attempt)
 
 
 def unavailable(retry_after_seconds: float = 0) -> TokenEndpointUnavailableError:
@@ -54,7 +55,7 @@ def test_success() -> None:
     """An attempt that succeeds is neither retried nor reported."""
     timeline = Timeline()
 
-    assert timeline.call() == "a token"
+    assert timeline.retry() == "a token"
     assert timeline.attempts == 1
     assert timeline.waits == []
     assert timeline.reported == []
@@ -64,7 +65,7 @@ def test_backoff() -> None:
     """Waits are random, up to a bound that doubles from 1 s to 30 s."""
     runs = [Timeline(*(unavailable() for _ in range(8))) for _ in range(200)]
     for timeline in runs:
-        timeline.call()
+        timeline.retry()
 
     for n, bound in enumerate([1, 2, 4, 8, 16, 30, 30, 30]):
         waits = [timeline.waits[n] for timeline in runs]
@@ -78,12 +79,12 @@ def test_reports() -> None:
     failures = (
         unavailable(retry_after_seconds=7),
         SecretsManagerUnavailableError("It did not answer", "wait"),
-        TokenRequestRefusedError("It answered 404", "correct it"),
+        TokenRequestError("It answered 404", "correct it"),
     )
     timeline = Timeline(*failures)
 
-    with pytest.raises(TokenRequestRefusedError):
-        timeline.call()
+    with pytest.raises(TokenRequestError):
+        timeline.retry()
 
     assert timeline.reported == [
         (failures[0], "retrying in 7.0 s (attempt 2)"),
@@ -94,19 +95,27 @@ def test_reports() -> None:
 
 def test_retry_after() -> None:
     """A wait is at least as long as the Retry-After of the endpoint."""
-    timeline = Timeline(unavailable(retry_after_seconds=77.0))
+    timeline = Timeline(unavailable(retry_after_seconds=47.0))
 
-    timeline.call()
+    timeline.retry()
 
-    assert timeline.waits == [77.0]
+    assert timeline.waits == [47.0]
+
+
+def test_long_retry_after() -> None:
+    """A longer Retry-After is followed for 60 s, so it does not end the run."""
+    timeline = Timeline(*(unavailable(retry_after_seconds=3600.0) for _ in range(3)))
+
+    assert timeline.retry() == "a token"
+    assert timeline.waits == [60.0, 60.0, 60.0]
 
 
 def test_permanent_error() -> None:
     """A permanent error is raised at once."""
-    timeline = Timeline(TokenRequestRefusedError("It answered 400", "correct it"))
+    timeline = Timeline(TokenRequestError("It answered 400", "correct it"))
 
-    with pytest.raises(TokenRequestRefusedError):
-        timeline.call()
+    with pytest.raises(TokenRequestError):
+        timeline.retry()
 
     assert timeline.attempts == 1
 
@@ -117,22 +126,22 @@ def test_no_time_left() -> None:
     started_at = timeline.now
 
     with pytest.raises(TokenEndpointUnavailableError):
-        timeline.call(for_seconds=600)
+        timeline.retry(timeout_seconds=900)
 
     assert timeline.attempts > 20
-    assert 570 - 1 < timeline.now - started_at < 600
+    assert 900 - 30 - RESERVED_SECONDS - 1 < timeline.now - started_at < 900 - RESERVED_SECONDS
 
 
 def test_retry_after_the_end() -> None:
     """If Retry-After is longer than the time that is left, the error is raised at once."""
-    timeline = Timeline(unavailable(retry_after_seconds=900.0))
+    timeline = Timeline(unavailable(retry_after_seconds=30.0))
 
     with pytest.raises(TokenEndpointUnavailableError):
-        timeline.call(for_seconds=600)
+        timeline.retry(timeout_seconds=RESERVED_SECONDS + 30)
 
     assert timeline.waits == []
 
 
 def test_first_attempt() -> None:
     """One attempt is made even if no time is left."""
-    assert Timeline().call(for_seconds=-1) == "a token"
+    assert Timeline().retry(timeout_seconds=0) == "a token"

@@ -14,14 +14,16 @@ from botocore.exceptions import ClientError
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.errors import (
+    ConfigurationError,
     CredentialsError,
-    InvalidClientError,
     RotationError,
+    SecretsManagerError,
     SecretsManagerUnavailableError,
     TokenEndpointUnavailableError,
 )
-from rotate_token.retrying import Retrier
-from rotate_token.rotation import RESERVED_SECONDS, Result, rotate
+from rotate_token.retrying import Run
+from rotate_token.rotation import Result, rotate
+from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 from tests.samples import OLD, make_store
 
@@ -36,12 +38,22 @@ NOW = 1_800_000_000
 FIRST = FakeSmartcar.client_secret
 
 
+def client_error(code: str, status: int, operation: str) -> ClientError:
+    """Make an error of Secrets Manager."""
+    response: Any = {
+        "Error": {"Code": code, "Message": "As scripted."},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(response, operation)
+
+
 class Scene:
     """Two secrets, a scripted token endpoint, and a clock that advances only during waits."""
 
     def __init__(self, secrets: SecretsManagerClient, credentials: ClientCredentials) -> None:
         self.now = float(NOW)
         self.secrets = secrets
+        self.store = make_store(secrets)
         self.answers: list[int] = []
         self.accepted = {credentials.client_secret}
         self.asked_with: list[str] = []
@@ -103,29 +115,36 @@ class Scene:
 
         def fail_for_a_while(**arguments: Any) -> Any:
             if next(calls) >= after_calls and self.now < NOW + seconds:
-                response: Any = {
-                    "Error": {"Code": "InternalServiceError", "Message": "It is down."},
-                    "ResponseMetadata": {"HTTPStatusCode": 500},
-                }
-                raise ClientError(response, operation)
+                raise client_error("InternalServiceError", 500, operation)
             return call(**arguments)
 
         setattr(self.secrets, operation, fail_for_a_while)
+
+    def deny(self, operation: str, secret_id: str, version_stages: tuple[str, ...]) -> None:
+        """Make Secrets Manager deny an operation on these versions of a secret."""
+        call = getattr(self.secrets, operation)
+
+        def fail_for_good(**arguments: Any) -> Any:
+            stage = arguments.get("VersionStage", "AWSCURRENT")
+            if arguments["SecretId"] == secret_id and stage in version_stages:
+                raise client_error("AccessDeniedException", 400, operation)
+            return call(**arguments)
+
+        setattr(self.secrets, operation, fail_for_good)
 
     def rotate(self, *, forced: bool = False) -> Result:
         """Run the rotation."""
         endpoint = TokenEndpoint(
             "https://iam.smartcar.com/oauth2/token",
             transport=httpx.MockTransport(self.answer),
-            clock=lambda: self.now,
         )
-        retrier = Retrier(
-            until=self.now + 900 - RESERVED_SECONDS,
-            on_failed_attempt=lambda *failure: self.failures.append(failure),
+        run = Run(
+            timeout_seconds=900,
+            report=lambda *failure: self.failures.append(failure),
             clock=lambda: self.now,
             sleep=self.sleep,
         )
-        return rotate(make_store(self.secrets), endpoint, retrier, forced=forced)
+        return rotate(self.store, endpoint, run, forced=forced)
 
 
 @pytest.fixture
@@ -138,13 +157,17 @@ def test_missing(scene: Scene) -> None:
     """The first run publishes a token."""
     result = scene.rotate()
 
-    assert result.pop("version_id")
+    credentials = scene.secrets.get_secret_value(SecretId=CREDENTIALS_SECRET_ID)
+    token = scene.secrets.get_secret_value(SecretId=TOKEN_SECRET_ID)
     assert result == {
         "status": "rotated",
         "reason": "missing",
         "expires_at": NOW + 3600,
         "expires_in": 3600,
+        "is_lifetime_assumed": False,
+        "version_id": token["VersionId"],
         "credentials": "current",
+        "credentials_version_id": credentials["VersionId"],
     }
     assert scene.failures == []
     assert scene.published() == {
@@ -198,16 +221,83 @@ def test_forced(scene: Scene) -> None:
     assert scene.published()["access_token"] == "token-1"
 
 
+@pytest.mark.parametrize(
+    ("age_seconds", "expires_in", "reason"),
+    [
+        (179, 86_400, "fresh"),
+        (180, 86_400, "due"),
+        (180, 3_600_000, "due"),
+        (29, 600, "fresh"),
+        (30, 600, "due"),
+    ],
+)
+def test_other_lifetimes(scene: Scene, age_seconds: int, expires_in: int, reason: str) -> None:
+    """A token is fresh for 3 minutes at most, and for less if it is valid for less than an hour."""
+    token = replace(OLD, issued_at=NOW - age_seconds, expires_in=expires_in)
+    scene.publish(token.to_json())
+
+    assert scene.rotate()["reason"] == reason
+
+
 @pytest.mark.parametrize("value", ["null", '{"access_token": "eyJ"}', "not a token"])
-def test_unreadable(scene: Scene, value: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A value that does not satisfy the contract is replaced, and the log says what is wrong."""
+@pytest.mark.parametrize("forced", [False, True])
+def test_unreadable(scene: Scene, value: str, forced: bool) -> None:  # noqa: FBT001
+    """A value that does not satisfy the contract is replaced, and reported with what is wrong."""
     scene.publish(value)
 
-    assert scene.rotate()["reason"] == "unreadable"
+    assert scene.rotate(forced=forced)["reason"] == "unreadable"
     assert scene.published()["access_token"] == "token-1"
-    (message,) = caplog.messages
-    assert message.startswith(f"Secret {TOKEN_SECRET_ID} does not hold a token from this function")
-    assert message.endswith("; no action needed, this run replaces it")
+    ((error, what_follows),) = scene.failures
+    assert str(error).startswith(
+        f"Secret {TOKEN_SECRET_ID} does not hold a token from this functio"
+    )
+    assert what_follows == "replacing the token; find out who wrote it"
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_token_not_readable(scene: Scene, forced: bool) -> None:  # noqa: FBT001
+    """A token that may not be read is replaced, and reported with the reason and what to do."""
+    scene.publish_old(60)
+    scene.deny("get_secret_value", TOKEN_SECRET_ID, ("AWSCURRENT",))
+
+    assert scene.rotate(forced=forced)["reason"] == "unreadable"
+    assert scene.asked_with == [FIRST]
+    ((error, what_follows),) = scene.failures
+    assert isinstance(error, SecretsManagerError)
+    assert "AccessDeniedException" in error.problem
+    assert what_follows.startswith("replacing the token; allow it in the function's role")
+
+
+def test_nothing_allowed(scene: Scene) -> None:
+    """If the token may be neither read nor published, the run fails with the publication."""
+    scene.deny("get_secret_value", TOKEN_SECRET_ID, ("AWSCURRENT",))
+    scene.deny("put_secret_value", TOKEN_SECRET_ID, ("AWSCURRENT",))
+
+    with pytest.raises(SecretsManagerError, match="^PutSecretValue failed .*AccessDeniedException"):
+        scene.rotate()
+
+
+@pytest.mark.parametrize("value", ["{}", '{"client_id": "client_8f3b1c6e", "client_secret": "x"}'])
+@pytest.mark.parametrize("is_arn", [(True, False), (False, True), (False, False), (True, True)])
+def test_one_secret_under_two_names(scene: Scene, value: str, is_arn: tuple[bool, bool]) -> None:
+    """A secret that is named twice, by name or ARN, is an error before anything is written."""
+    scene.store_credentials(value)
+    arn = scene.secrets.describe_secret(SecretId=CREDENTIALS_SECRET_ID)["ARN"]
+    credentials_secret_id, token_secret_id = (
+        arn if is_ else CREDENTIALS_SECRET_ID for is_ in is_arn
+    )
+    scene.store = SecretStore(
+        scene.secrets,
+        credentials_secret_id=credentials_secret_id,
+        token_secret_id=token_secret_id,
+    )
+
+    with pytest.raises(ConfigurationError, match="^TOKEN_SECRET_ID names the same secret as CREDE"):
+        scene.rotate()
+
+    assert scene.asked_with == []
+    secret = scene.secrets.get_secret_value(SecretId=CREDENTIALS_SECRET_ID)
+    assert secret["SecretString"] == value
 
 
 def test_retried(scene: Scene) -> None:
@@ -266,11 +356,17 @@ def test_rejected_credentials(scene: Scene) -> None:
     (good,) = scene.accepted
     scene.store_client_secret("mistyped")
 
-    assert scene.rotate()["credentials"] == "previous"
+    result = scene.rotate()
+
+    previous = scene.secrets.get_secret_value(
+        SecretId=CREDENTIALS_SECRET_ID, VersionStage="AWSPREVIOUS"
+    )
+    assert result["credentials"] == "previous"
+    assert result["credentials_version_id"] == previous["VersionId"]
     assert scene.asked_with == ["mistyped", good]
     assert scene.published()["access_token"] == "token-2"
     ((error, what_follows),) = scene.failures
-    assert isinstance(error, InvalidClientError)
+    assert isinstance(error, CredentialsError)
     assert what_follows == "trying the previous credentials"
 
 
@@ -290,10 +386,10 @@ def test_unusable_credentials(scene: Scene, value: str) -> None:
 @pytest.mark.parametrize(
     ("stored", "asked_with", "error"),
     [
-        ([], ["revoked"], InvalidClientError),
-        (["mistyped"], ["mistyped", "revoked"], InvalidClientError),
-        (["mistyped", "mistyped"], ["mistyped"], InvalidClientError),
-        (["", "mistyped"], ["mistyped"], InvalidClientError),
+        ([], ["revoked"], CredentialsError),
+        (["mistyped"], ["mistyped", "revoked"], CredentialsError),
+        (["mistyped", "mistyped"], ["mistyped"], CredentialsError),
+        (["", "mistyped"], ["mistyped"], CredentialsError),
         (["", ""], [], CredentialsError),
     ],
     ids=["no previous", "both rejected", "both the same", "previous unusable", "both unusable"],
@@ -314,6 +410,40 @@ def test_no_good_credentials(
     assert not any("mistyped" in f"{failure} {step}" for failure, step in scene.failures)
 
 
+def test_both_reasons(scene: Scene) -> None:
+    """If neither credentials can be used, the error says why, for the current and the previous."""
+    scene.accepted = set()
+    scene.store_credentials("half an ed")
+
+    with pytest.raises(
+        CredentialsError, match="it is not a JSON object; with the previous .* answered 401; store "
+    ):
+        scene.rotate()
+
+
+def test_credentials_not_readable(scene: Scene) -> None:
+    """If the current credentials may not be read, the previous ones are used."""
+    scene.store_client_secret("under another key")
+    scene.deny("get_secret_value", CREDENTIALS_SECRET_ID, ("AWSCURRENT",))
+
+    assert scene.rotate()["credentials"] == "previous"
+    assert scene.asked_with == [FIRST]
+    ((error, _),) = scene.failures
+    assert "AccessDeniedException" in error.problem
+
+
+def test_no_credentials_readable(scene: Scene) -> None:
+    """If no credentials may be read, the error says so for both versions."""
+    scene.store_client_secret("under another key")
+    scene.deny("get_secret_value", CREDENTIALS_SECRET_ID, ("AWSCURRENT", "AWSPREVIOUS"))
+
+    with pytest.raises(CredentialsError, match="AccessDenied.*; with the previous .*AccessDenied"):
+        scene.rotate()
+
+    assert scene.asked_with == []
+    assert len(scene.failures) == 1
+
+
 def test_outage_during_the_fallback(scene: Scene) -> None:
     """A transient failure of a request with the previous credentials is retried."""
     scene.store_client_secret("mistyped")
@@ -331,5 +461,5 @@ def test_previous_credentials_unavailable(scene: Scene) -> None:
 
     assert scene.rotate()["credentials"] == "previous"
     assert {type(error) for error, _ in scene.failures} == {
-        *(SecretsManagerUnavailableError, InvalidClientError)
+        *(SecretsManagerUnavailableError, CredentialsError)
     }

@@ -14,18 +14,18 @@ from botocore.config import Config
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
+    ConfigurationError,
     CredentialsError,
     SecretsManagerError,
     SecretsManagerUnavailableError,
-    UnreadableTokenError,
 )
+from rotate_token.secret_store import SecretStore
 from tests.samples import OLD, make_store
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    from rotate_token.secret_store import SecretStore
-
+ARN_IN_IRELAND = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:smartcar/other-Ab12Cd"
 CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
 
 
@@ -36,19 +36,26 @@ def store(secrets: SecretsManagerClient) -> SecretStore:
 
 
 def test_read_credentials(store: SecretStore, secrets: SecretsManagerClient) -> None:
-    """The current credentials are read, or those with another label."""
+    """The current or previous credentials are read, with the ID of their version."""
     secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString=json.dumps(CLIENT))
     newer = {**CLIENT, "client_secret": "aB3dE5fG7hJ9kL1m"}
     secrets.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretString=json.dumps(newer))
 
-    assert store.read_credentials() == ClientCredentials(**newer)
-    assert store.read_credentials("AWSPREVIOUS") == ClientCredentials(**CLIENT)
+    current, previous = store.read_credentials("AWSCURRENT"), store.read_credentials("AWSPREVIOUS")
+
+    assert current == ClientCredentials(**newer, version_id="any")
+    assert previous == ClientCredentials(**CLIENT, version_id="any")
+    versions = secrets.describe_secret(SecretId=CREDENTIALS_SECRET_ID)["VersionIdsToStages"]
+    assert versions == {
+        current.version_id: ["AWSCURRENT"],
+        previous.version_id: ["AWSPREVIOUS"],
+    }
 
 
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (None, "it does not exist or has no value"),
+        (None, "it does not exist or has no version AWSCURRENT"),
         ({"SecretBinary": b"kYz7Q2vXw9Lr4TnB"}, "it is not a JSON object"),
         ({"SecretString": '{"client_id": "client_8f3b1c6e"}'}, "its client_secret is missing"),
     ],
@@ -63,7 +70,7 @@ def test_no_credentials(
     with pytest.raises(
         CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*: {problem}.*; s"
     ):
-        store.read_credentials()
+        store.read_credentials("AWSCURRENT")
 
 
 def test_publish_token(store: SecretStore, secrets: SecretsManagerClient) -> None:
@@ -100,7 +107,7 @@ def test_unreadable_token(store: SecretStore, secrets: SecretsManagerClient, val
     """A value that this function did not publish is an error, and not a missing token."""
     secrets.create_secret(Name=TOKEN_SECRET_ID, SecretString=value)
 
-    with pytest.raises(UnreadableTokenError, match="does not hold a token from this function: it"):
+    with pytest.raises(SecretsManagerError, match="does not hold a token from this function: it"):
         store.read_token()
 
 
@@ -118,9 +125,9 @@ def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerC
     secrets.delete_secret(SecretId=CREDENTIALS_SECRET_ID)
 
     with pytest.raises(
-        SecretsManagerError, match="^GetSecretValue .* smartcar/.*marked.*; .*restore it$"
+        CredentialsError, match="^GetSecretValue .* smartcar/.*marked.*; .*restore it$"
     ):
-        store.read_credentials()
+        store.read_credentials("AWSCURRENT")
 
 
 def test_unreachable() -> None:
@@ -139,3 +146,22 @@ def test_unreachable() -> None:
         match=f"^GetSecretValue failed on secret {TOKEN_SECRET_ID} .EndpointConnectionError",
     ):
         make_store(client).read_token()
+
+
+@pytest.mark.parametrize(
+    ("setting", "ids"),
+    [
+        ("CREDENTIALS_SECRET_ID", (ARN_IN_IRELAND, TOKEN_SECRET_ID)),
+        ("TOKEN_SECRET_ID", (CREDENTIALS_SECRET_ID, ARN_IN_IRELAND)),
+    ],
+)
+def test_other_region(setting: str, ids: tuple[str, str], secrets: SecretsManagerClient) -> None:
+    """An ARN of another region than that of the client is an error that names both regions."""
+    credentials_secret_id, token_secret_id = ids
+
+    with pytest.raises(
+        ConfigurationError, match=f"^{setting} is in eu-west-1, but .* in us-east-1; "
+    ):
+        SecretStore(
+            secrets, credentials_secret_id=credentials_secret_id, token_secret_id=token_secret_id
+        )

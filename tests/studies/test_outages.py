@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rotate_token.rotation import RESERVED_SECONDS
+from rotate_token.retrying import RESERVED_SECONDS
 from rotate_token.token_endpoint import ATTEMPT_SECONDS
 from studies.outages import (
     HOUR,
@@ -25,7 +25,7 @@ from studies.world import (
     POLICIES,
     Clock,
     Outcome,
-    Run,
+    RunTimes,
     Scenario,
     Write,
     play,
@@ -171,7 +171,7 @@ def test_same_seed() -> None:
 def test_gaps() -> None:
     """A gap lasts from the expiry of the published token to the next write, or to the end."""
     writes = [Write(0, 0, 10, "a"), Write(5, 5, 20, "b"), Write(30, 30, 60, "c")]
-    outcome = Outcome(100, writes=writes, runs=[Run(25, 30, 50)])
+    outcome = Outcome(100, writes=writes, runs=[RunTimes(25, 30, 50)])
 
     assert Outcome(100).gaps == []
     assert outcome.gaps == [(20, 30), (60, 100)]
