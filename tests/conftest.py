@@ -21,13 +21,14 @@ from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
-from tests.samples import PROJECT
+from tests.samples import PROJECT, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
+    from rotate_token.access_token import AccessToken
     from rotate_token.rotation import Result
     from tests.samples import Invoke
 
@@ -51,6 +52,12 @@ def pytest_configure() -> None:
 def credentials() -> ClientCredentials:
     """The client credentials that the fake token endpoint accepts."""
     return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret, "a version")
+
+
+@pytest.fixture
+def old() -> AccessToken:
+    """A token that is due, and still valid for ten minutes."""
+    return old_token()
 
 
 @pytest.fixture

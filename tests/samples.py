@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 
-OLD = AccessToken("eyJvbGQi.k3Jd8sLq0ZxVbNm2", expires_in=3600, issued_at=int(time.time()) - 3000)
-"""A token that is due, and still valid for ten minutes."""
-
 Invoke = Callable[..., Result]
+
+
+def old_token(issued_at: int | None = None) -> AccessToken:
+    """Make a token that was issued at a Unix time, or 50 minutes ago: then it is due, and valid."""
+    return AccessToken(
+        "eyJvbGQi.k3Jd8sLq0ZxVbNm2",
+        expires_in=3600,
+        issued_at=int(time.time()) - 3000 if issued_at is None else issued_at,
+    )
 
 
 def make_store(client: SecretsManagerClient) -> SecretStore:

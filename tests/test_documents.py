@@ -42,25 +42,6 @@ def test_errors() -> None:
     assert raised == set(re.findall(r"^\| `(\w+Error)`.* \| .+ \| .+ \|$", runbook, re.MULTILINE))
 
 
-def test_tree_of_errors() -> None:
-    """The tree in the docstring of errors.py matches the class hierarchy."""
-    (tree,) = re.findall(
-        r"^    RotationError$.*?\n\n", errors.__doc__ or "", re.MULTILINE | re.DOTALL
-    )
-    drawn: list[tuple[str, str]] = []
-    path: list[str] = []
-    for line in tree.splitlines():
-        if match := re.search(r"[A-Z]\w+Error", line):
-            depth = match.start() // 4 - 1
-            path[depth:] = [match[0]]
-            drawn.append((match[0], path[depth - 1] if depth else "Exception"))
-
-    classes = [error for _, error in inspect.getmembers(errors, inspect.isclass)]
-    assert sorted(drawn) == sorted(
-        (error.__name__, error.__bases__[0].__name__) for error in classes
-    )
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_links(document: Path) -> None:
     """Every link within the repository leads to a file, and to a heading if it names one."""

@@ -40,7 +40,6 @@ from rotate_token.errors import (
     TokenEndpointUnavailableError as Unavailable,
     TokenRequestError as Refused,
 )
-from tests.samples import OLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,9 +282,9 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def secrets_manager(secrets_manager: FakeSecretsManager) -> FakeSecretsManager:
-    """Secrets Manager with credentials, and with a token that is due."""
-    secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=OLD.to_json())
+def secrets_manager(secrets_manager: FakeSecretsManager, old: AccessToken) -> FakeSecretsManager:
+    """Secrets Manager with credentials, and with the old token."""
+    secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=old.to_json())
     return secrets_manager
 
 
@@ -361,6 +360,7 @@ def test_fault(
     endpoint: FakeSmartcar,
     elsewhere: Elsewhere,
     secrets_manager: FakeSecretsManager,
+    old: AccessToken,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -380,7 +380,7 @@ def test_fault(
     visible = f"{output.out}\n{output.err}\n{caplog.text}\n{outcome}"
     if row.fails(lasting=lasting):
         assert type(error) is row.error
-        assert (token != OLD) == row.publishes
+        assert (token != old) == row.publishes
     else:
         assert error is None
         assert token.expires_at > time.time() + 3500
@@ -389,7 +389,7 @@ def test_fault(
     assert output.out.count('"AttemptFailed":[1.0]') == row.failed_attempts
     assert elsewhere.requests == 0
     assert context.get_remaining_time_in_millis() > 5000
-    assert leaked(visible, SECRET, OLD.access_token, token.access_token, TOKEN) == set()
+    assert leaked(visible, SECRET, old.access_token, token.access_token, TOKEN) == set()
 
 
 @pytest.mark.xdist_group("package")
@@ -401,6 +401,7 @@ def test_artifact(
     endpoint: FakeSmartcar,
     elsewhere: Elsewhere,
     secrets_manager: FakeSecretsManager,
+    old: AccessToken,
 ) -> None:
     """The built package retries a fault or fails with its error, and shows no secret."""
     play(row, endpoint, secrets_manager, elsewhere)
@@ -417,7 +418,7 @@ def test_artifact(
     secrets_manager.faults.clear()
     token = AccessToken.from_json(secrets_manager.published())
     assert error == (row.error.__name__ if row.error and row.fails(lasting=False) else "")
-    assert (token == OLD) == bool(error)
+    assert (token == old) == bool(error)
     assert len(endpoint.requests) == row.requests
     assert elsewhere.requests == 0
-    assert leaked(visible, SECRET, OLD.access_token, token.access_token, TOKEN) == set()
+    assert leaked(visible, SECRET, old.access_token, token.access_token, TOKEN) == set()

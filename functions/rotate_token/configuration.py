@@ -26,22 +26,20 @@ class Configuration:
         Raises:
             ConfigurationError: A variable is missing or malformed; the message names it.
         """
-        credentials_secret_id = _required(
-            environment, "CREDENTIALS_SECRET_ID", "the secret that holds the client credentials"
+        configuration = cls(
+            _required(environment, "CREDENTIALS_SECRET_ID", "holds the client credentials"),
+            _required(environment, "TOKEN_SECRET_ID", "receives the token"),
+            environment.get("TOKEN_URL", SMARTCAR_TOKEN_URL),
         )
-        token_secret_id = _required(
-            environment, "TOKEN_SECRET_ID", "the secret that receives the token"
-        )
-        token_url = environment.get("TOKEN_URL", SMARTCAR_TOKEN_URL)
-        _check_token_url(token_url)
-        return cls(credentials_secret_id, token_secret_id, token_url)
+        _check_token_url(configuration.token_url)
+        return configuration
 
 
-def _required(environment: Mapping[str, str], variable: str, meaning: str) -> str:
+def _required(environment: Mapping[str, str], variable: str, purpose: str) -> str:
     value = environment.get(variable)
     if not value:
         raise ConfigurationError(
-            f"{variable} is not set", f"set it to the name or ARN of {meaning}"
+            f"{variable} is not set", f"set it to the name or ARN of the secret that {purpose}"
         )
     return value
 

@@ -6,12 +6,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError as AwsConnectionError,
-    HTTPClientError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from rotate_token.access_token import AccessToken
 from rotate_token.credentials import ClientCredentials
@@ -157,22 +152,22 @@ class SecretStore:
 
 
 def _failure(operation: str, secret_id: str, error: Exception) -> RotationError:
-    code = reason = type(error).__name__
+    """Translate the error of a call; it is permanent only if Secrets Manager says so."""
+    code, may_pass = "", True
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         reason = f"{code}: {error.response['Error']['Message']}"
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        # botocore takes the status for the code if the response was cut off.
+        # If the response was cut off, botocore takes the status for the code.
         may_pass = (
             code in _TRANSIENT_CODES
             or code.isdecimal()
             or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         )
     elif isinstance(error, BotoCoreError):
-        may_pass = isinstance(error, (AwsConnectionError, HTTPClientError))
+        reason = type(error).__name__
     else:
         reason = "the response was cut off"
-        may_pass = True
     return (SecretsManagerUnavailableError if may_pass else SecretsManagerError)(
         f"{operation} failed on secret {secret_id} ({reason})",
         _NEXT_STEPS.get(code, "if this persists, check the AWS Health Dashboard"),

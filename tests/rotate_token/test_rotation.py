@@ -25,7 +25,7 @@ from rotate_token.retrying import Run
 from rotate_token.rotation import Result, rotate
 from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
-from tests.samples import OLD, make_store
+from tests.samples import make_store, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class Scene:
 
     def publish_old(self, age_seconds: int) -> None:
         """Publish a token of the given age and the usual lifetime."""
-        self.publish(replace(OLD, issued_at=NOW - age_seconds).to_json())
+        self.publish(old_token(NOW - age_seconds).to_json())
 
     def published(self) -> dict[str, Any]:
         """Read the token secret as a consumer does."""
@@ -191,7 +191,7 @@ def test_fresh(scene: Scene, age_seconds: int) -> None:
         "expires_in": 3600,
     }
     assert scene.asked_with == []
-    assert scene.published()["access_token"] == OLD.access_token
+    assert scene.published()["access_token"] == "eyJvbGQi.k3Jd8sLq0ZxVbNm2"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_forced(scene: Scene) -> None:
 )
 def test_other_lifetimes(scene: Scene, age_seconds: int, expires_in: int, reason: str) -> None:
     """A token is fresh for 3 minutes at most, and for less if it is valid for less than an hour."""
-    token = replace(OLD, issued_at=NOW - age_seconds, expires_in=expires_in)
+    token = replace(old_token(NOW - age_seconds), expires_in=expires_in)
     scene.publish(token.to_json())
 
     assert scene.rotate()["reason"] == reason

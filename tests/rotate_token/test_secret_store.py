@@ -20,10 +20,12 @@ from rotate_token.errors import (
     SecretsManagerUnavailableError,
 )
 from rotate_token.secret_store import SecretStore
-from tests.samples import OLD, make_store
+from tests.samples import make_store
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
+
+    from rotate_token.access_token import AccessToken
 
 ARN_IN_IRELAND = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:smartcar/other-Ab12Cd"
 CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
@@ -73,50 +75,27 @@ def test_no_credentials(
         store.read_credentials("AWSCURRENT")
 
 
-def test_publish_token(store: SecretStore, secrets: SecretsManagerClient) -> None:
+def test_publish_token(store: SecretStore, secrets: SecretsManagerClient, old: AccessToken) -> None:
     """A published token is the current value, and the one before it the previous value."""
     secrets.create_secret(Name=TOKEN_SECRET_ID)
-    newer = replace(OLD, issued_at=OLD.issued_at + 3000)
+    newer = replace(old, issued_at=old.issued_at + 3000)
 
-    store.publish_token(OLD)
+    store.publish_token(old)
     version_id = store.publish_token(newer)
 
     current = secrets.get_secret_value(SecretId=TOKEN_SECRET_ID)
     previous = secrets.get_secret_value(SecretId=TOKEN_SECRET_ID, VersionStage="AWSPREVIOUS")
     assert current["VersionId"] == version_id
     assert current["SecretString"] == newer.to_json()
-    assert previous["SecretString"] == OLD.to_json()
+    assert previous["SecretString"] == old.to_json()
 
 
-def test_read_token(store: SecretStore, secrets: SecretsManagerClient) -> None:
-    """A published token is read back."""
-    secrets.create_secret(Name=TOKEN_SECRET_ID, SecretString=OLD.to_json())
-
-    assert OLD == store.read_token()
-
-
-def test_no_token(store: SecretStore, secrets: SecretsManagerClient) -> None:
-    """A token secret without a value holds no token."""
-    secrets.create_secret(Name=TOKEN_SECRET_ID)
-
-    assert store.read_token() is None
-
-
-@pytest.mark.parametrize("value", ["null", "{}", "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl"])
-def test_unreadable_token(store: SecretStore, secrets: SecretsManagerClient, value: str) -> None:
-    """A value that this function did not publish is an error, and not a missing token."""
-    secrets.create_secret(Name=TOKEN_SECRET_ID, SecretString=value)
-
-    with pytest.raises(SecretsManagerError, match="does not hold a token from this function: it"):
-        store.read_token()
-
-
-def test_no_token_secret(store: SecretStore) -> None:
+def test_no_token_secret(store: SecretStore, old: AccessToken) -> None:
     """If the token secret does not exist, the error names it, and says what to do."""
     with pytest.raises(
         SecretsManagerError, match=f"^PutSecretValue failed on secret {TOKEN_SECRET_ID} .*; create"
     ):
-        store.publish_token(OLD)
+        store.publish_token(old)
 
 
 def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerClient) -> None:
