@@ -25,7 +25,7 @@ PERIODS_MINUTES = (15, 30, 40, 50)
 INCIDENTS_MINUTES = (25, 28, 49, 116)
 """The lengths of the public incidents of a hosted identity provider."""
 OUTAGES_MINUTES = (5, 8, 10, 15, *INCIDENTS_MINUTES)
-CHART_MINUTES = (1, 3, *OUTAGES_MINUTES)
+CHART_MINUTES = sorted({1, 3, 20, 35, 55, 60, 80, 100, 105, *OUTAGES_MINUTES})
 PHASES = 12
 """Outages of each length begin at so many moments of the schedule, first just before a run."""
 
