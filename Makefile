@@ -65,8 +65,8 @@ rotate: $(VENV)/installed ## replace the token of the deployed stack now
 logs: $(VENV)/installed ## follow the log of the deployed function
 	sam logs --name RotateTokenFunction --tail --config-env $(ENV)
 
-bench: build $(RUNTIME) ## compare the cost of a rotation with two scripts; WRITE=1 updates docs/benchmark.md
-	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
+bench: $(VENV)/installed $(RUNTIME) ## compare the cost with that of two scripts; WRITE=1 saves it
+	@PYTHONPATH=functions python -m studies.benchmark "$(PAIRS)"
 
 simulate: $(VENV)/installed ## simulate outages; WRITE=1 updates docs/outages.md
 	@PYTHONPATH=functions python -m studies.outages
