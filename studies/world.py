@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 _TEMPLATE = yaml_parse(Path(__file__).parents[1].joinpath("template.yaml").read_text())
 _FUNCTION = _TEMPLATE["Resources"]["RotateTokenFunction"]["Properties"]
+_RETRIES = _TEMPLATE["Resources"]["RotateTokenFunctionEventInvokeConfig"]["Properties"]
 _SCHEDULE = _TEMPLATE["Parameters"]["ScheduleExpression"]["Default"]
 
 PERIOD_SECONDS = 60 * int(re.findall(r"^rate\((\d+) minutes\)$", _SCHEDULE)[0])
 """From one scheduled run to the next, by default."""
 TIMEOUT_SECONDS: int = _FUNCTION["Timeout"]
-EVENT_AGE_SECONDS: int = _FUNCTION["EventInvokeConfig"]["MaximumEventAgeInSeconds"]
-RETRY_WAITS_SECONDS = (60.0, 120.0)[: _FUNCTION["EventInvokeConfig"]["MaximumRetryAttempts"]]
+EVENT_AGE_SECONDS: int = _RETRIES["MaximumEventAgeInSeconds"]
+RETRY_WAITS_SECONDS = (60.0, 120.0)[: _RETRIES["MaximumRetryAttempts"]]
 """Lambda waits this long before it retries a failed asynchronous invocation."""
 
 LIFETIME_SECONDS = 3600

@@ -33,9 +33,9 @@ class Fault:
     Attributes:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
-        code: An AWS error code, such as ``ThrottlingException``; ``hang`` for no answer; ``drip`` for
-            one that arrives byte by byte and does not end; ``cut`` or ``cut-error`` for an answer
-            or an error that ends in the middle of its body.
+        code: An AWS error code, such as ``ThrottlingException``; ``hang`` for no answer; ``drip``
+            for one that arrives byte by byte and does not end; ``cut`` or ``cut-error`` for an
+            answer or an error that ends in the middle of its body.
         times: How many calls fail; all of them by default.
     """
 
