@@ -31,7 +31,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Save:
     """A function that writes samconfig.toml in the current folder, which is empty."""
     monkeypatch.chdir(tmp_path)
-    return Path("samconfig.toml").write_text
+    return functools.partial(
+        Path("samconfig.toml").write_text, encoding="utf-8", errors="surrogateescape"
+    )
 
 
 @pytest.fixture

@@ -62,56 +62,35 @@ def test_existing_stack(create_stack: CreateStack, save: Save) -> None:
     preflight.main("default", asks=False)
 
 
-@pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
-def test_missing_environment(save: Save, *, asks: bool) -> None:
-    """An environment that samconfig.toml does not have ends both commands."""
-    save(CONFIGURED)
-
-    with pytest.raises(SystemExit, match="^samconfig.toml has no environment prod, only default; "):
-        preflight.main("prod", asks=asks)
-
-
-@pytest.mark.usefixtures("aws")
-def test_missing_region(save: Save) -> None:
-    """`make deploy` needs a region."""
-    save(NAMED)
-
-    with pytest.raises(SystemExit, match="^No AWS region found: "):
-        preflight.main("default", asks=False)
-
-
-@pytest.mark.usefixtures("aws")
-def test_missing_credentials_secret(save: Save) -> None:
-    """The first `make deploy` needs the settings of `make configure`."""
-    save(LOCATED)
-
-    with pytest.raises(
-        SystemExit,
-        match="^samconfig.toml has no CredentialsSecretArn; run `make configure ENV=default`$",
-    ):
-        preflight.main("default", asks=False)
+ELSEWHERE = (
+    "The credentials secret in samconfig.toml is in eu-west-1, but the stack is in us-east-1; "
+    "enter one in us-east-1 in `make configure ENV=default`$"
+)
 
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
-    "overrides",
+    ("settings", "expected"),
     [
-        r'"AlarmEmail=\"\" CredentialsSecretArn=\"arn:aws:secretsmanager:eu-west-1:1:secret:s\""',
-        '"CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"',
-        '["AlarmEmail=", "CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"]',
-        '{CredentialsSecretArn = "arn:aws:secretsmanager:eu-west-1:1:secret:s"}',
+        ("", "samconfig.toml has no environment default, only "),
+        (NAMED, "No AWS region found: "),
+        (LOCATED, "samconfig.toml has no CredentialsSecretArn; run `make configure ENV=default`$"),
+        *(
+            (f"{LOCATED}parameter_overrides = {overrides}", ELSEWHERE)
+            for overrides in (
+                r'"CredentialsSecretArn=\"arn:aws:secretsmanager:eu-west-1:1:secret:s\""',
+                '"CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"',
+                '["CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"]',
+                '{CredentialsSecretArn = "arn:aws:secretsmanager:eu-west-1:1:secret:s"}',
+            )
+        ),
     ],
 )
-def test_credentials_secret_elsewhere(save: Save, overrides: str) -> None:
-    """`make deploy` refuses credentials in another region, however samconfig.toml has them."""
-    save(f"{LOCATED}parameter_overrides = {overrides}")
+def test_deploy(save: Save, settings: str, expected: str) -> None:
+    """`make deploy` ends with one line if the settings cannot work, in each way SAM reads them."""
+    save(settings)
 
-    with pytest.raises(
-        SystemExit,
-        match="^The credentials secret in samconfig.toml is in eu-west-1, but the stack is in "
-        "us-east-1; enter one in us-east-1 in `make configure ENV=default`$",
-    ):
+    with pytest.raises(SystemExit, match=f"^{expected}"):
         preflight.main("default", asks=False)
 
 

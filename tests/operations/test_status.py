@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Show = Callable[[Deployment], tuple[int, list[str]]]
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+SETTINGS = '[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"'
 SECRET = "smartcar-token/access-token"
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 SCHEDULE: Any = {
@@ -181,23 +182,22 @@ def test_healthy_stack(deployment: Deployment, show: Show) -> None:
     ] == lines
 
 
-@pytest.mark.parametrize(
-    ("state", "mark"),
-    [
-        ("UPDATE_COMPLETE", "ok  "),
-        ("UPDATE_IN_PROGRESS", "warn"),
-        ("UPDATE_ROLLBACK_IN_PROGRESS", "warn"),
-        ("ROLLBACK_COMPLETE", "bad "),
-        ("ROLLBACK_IN_PROGRESS", "bad "),
-        ("CREATE_FAILED", "bad "),
-        ("DELETE_IN_PROGRESS", "bad "),
-    ],
-)
-def test_stack(deployment: Deployment, show: Show, state: str, mark: str) -> None:
+def test_states(deployment: Deployment, show: Show) -> None:
     """A stack is bad unless a version is active or a deployment is under way."""
-    _, lines = show(replace(deployment, state=state))
+    marks = {
+        "UPDATE_COMPLETE": "ok  ",
+        "UPDATE_IN_PROGRESS": "warn",
+        "UPDATE_ROLLBACK_IN_PROGRESS": "warn",
+        "ROLLBACK_IN_PROGRESS": "bad ",
+        "ROLLBACK_COMPLETE": "bad ",
+        "CREATE_FAILED": "bad ",
+        "DELETE_IN_PROGRESS": "bad ",
+    }
 
-    assert lines[0].startswith(f"{mark} Stack        smartcar-token in us-east-1: {state}")
+    assert marks == {
+        state: show(replace(deployment, state=state))[1][0].partition(" Stack ")[0]
+        for state in marks
+    }
 
 
 SUBSCRIBE = (
@@ -312,17 +312,17 @@ def test_overdue(aws: Any, deployment: Deployment, show: Show) -> None:
     assert 1 == exit_status
 
 
-def test_without_alarm_email(aws: Any, deployment: Deployment, show: Show) -> None:
-    """Without AlarmEmail, a warning says how to subscribe, unless somebody is subscribed."""
+def test_nobody_subscribed(aws: Any, deployment: Deployment, show: Show) -> None:
+    """Without AlarmEmail and a subscription, a warning says how to subscribe."""
     deployment.refs["AlarmEmail"] = ""
-    _, subscribed = show(deployment)
     unsubscribe(aws)
-    _, nobody = show(deployment)
 
-    assert "" == problems(subscribed)
+    exit_status, lines = show(deployment)
+
     assert f"warn Notified     nobody is subscribed to AlarmTopic; {SUBSCRIBE} ADDRESS`\n" == (
-        problems(nobody)
+        problems(lines)
     )
+    assert 0 == exit_status
 
 
 def test_other_subscription(aws: Any, deployment: Deployment, show: Show) -> None:
@@ -338,26 +338,24 @@ def test_other_subscription(aws: Any, deployment: Deployment, show: Show) -> Non
     assert "ok   Notified     sms +15555550100, confirmed" == lines[8]
 
 
-def test_without_replica(aws: Any, deployment: Deployment, show: Show) -> None:
-    """Without ReplicaRegion, no replica is needed."""
+def test_nothing_missing(aws: Any, deployment: Deployment, show: Show) -> None:
+    """What was not asked for is not missed, and a new alarm needs no data for an hour."""
+    deployment.refs.update(AlarmEmail="", ReplicaRegion="")
     aws("secretsmanager").remove_regions_from_replication(
         SecretId=SECRET, RemoveReplicaRegions=["eu-west-1"]
     )
-    deployment.refs["ReplicaRegion"] = ""
-
-    assert "ok   Replica      none" == show(deployment)[1][8]
-
-
-def test_new_alarm(aws: Any, deployment: Deployment, show: Show) -> None:
-    """An alarm without data is as expected for an hour after its deployment."""
     aws("cloudwatch").put_metric_alarm(
         AlarmName="TokenGapAlarm", EvaluationPeriods=1, ComparisonOperator="LessThanThreshold"
     )
     set_alarm(aws, "TokenGapAlarm", "INSUFFICIENT_DATA")
 
+    _, lines = show(deployment)
+
+    assert "" == problems(lines)
     assert (
         "ok   Alarm        TokenGapAlarm has insufficient data, as expected after a deployment"
-    ) == show(deployment)[1][5]
+    ) == lines[5]
+    assert "ok   Replica      none" == lines[8]
 
 
 NOT_USED_YET = (
@@ -402,32 +400,42 @@ def test_new_credentials_after_a_fallback(aws: Any, deployment: Deployment, show
     assert NOT_USED_YET == lines[11]
 
 
-@pytest.mark.parametrize(
-    ("operation", "code", "exit_status", "expected"),
-    [
-        ("GetSecretValue", "AccessDeniedException", 1, ["bad  Token       "]),
-        ("GetSchedule", "AccessDeniedException", 0, ["warn Schedule    "]),
-        ("DescribeAlarms", "AccessDenied", 0, ["warn Alarm       "]),
-        ("ListSubscriptionsByTopic", "AuthorizationError", 0, ["warn Notified    "]),
-        ("GetMetricData", "AccessDenied", 0, ["warn Credentials ", "warn Runs        "]),
-    ],
-)
-def test_missing_permission(
-    deployment: Deployment,
-    show: Show,
-    operation: str,
-    code: str,
-    exit_status: int,
-    expected: list[str],
-) -> None:
-    """A missing permission is reported; it is bad only if the token cannot be read."""
+def deny(deployment: Deployment, operation: str, code: str) -> None:
+    """Deny an operation, with the error code of its service."""
     refusal: Any = SimpleNamespace(status_code=400), {"Error": {"Code": code}}
     deployment.session.events.register(f"before-call.*.{operation}", lambda **_: refusal)
-    found, lines = show(deployment)
 
-    assert exit_status == found
-    ending = f" cannot be read: {operation}, permission denied"
-    assert expected == [line.removesuffix(ending) for line in lines if line[:2] != "ok"]
+
+def test_missing_permissions(deployment: Deployment, show: Show) -> None:
+    """A missing permission is a warning for each part of the stack that it hides."""
+    deny(deployment, "GetSchedule", "AccessDeniedException")
+    deny(deployment, "DescribeAlarms", "AccessDenied")
+    deny(deployment, "ListSubscriptionsByTopic", "AuthorizationError")
+    deny(deployment, "GetMetricData", "AccessDenied")
+
+    exit_status, lines = show(deployment)
+
+    expected = """\
+warn Schedule     cannot be read: GetSchedule, permission denied
+warn Alarm        cannot be read: DescribeAlarms, permission denied
+warn Notified     cannot be read: ListSubscriptionsByTopic, permission denied
+warn Credentials  cannot be read: GetMetricData, permission denied
+warn Runs         cannot be read: GetMetricData, permission denied
+"""
+    assert expected == problems(lines)
+    assert 0 == exit_status
+
+
+def test_token_that_may_not_be_read(deployment: Deployment, show: Show) -> None:
+    """A missing permission to read the token is bad."""
+    deny(deployment, "GetSecretValue", "AccessDeniedException")
+
+    exit_status, lines = show(deployment)
+
+    assert "bad  Token        cannot be read: GetSecretValue, permission denied\n" == (
+        problems(lines)
+    )
+    assert 1 == exit_status
 
 
 def test_permissions(
@@ -438,7 +446,7 @@ def test_permissions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The command needs these permissions, which the runbook lists, and no other."""
-    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
+    save(SETTINGS)
     create_stack("token", "us-east-1")
     needed = set()
     deployment.session.events.register(
@@ -502,13 +510,10 @@ def test_wait_without_a_token(
     assert NOW + timedelta(minutes=5) == datetime.now(UTC)
 
 
-WAITING = "Waiting up to 5 minutes for a valid token ..."
-
-
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ({}, [WAITING]),
+        ({}, ["Waiting up to 5 minutes for a valid token ..."]),
         ({"ScheduleExpression": "cron(0 3 * * ? *)"}, []),
         ({"CredentialsSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:s-Ef34Gh"}, []),
     ],
@@ -522,7 +527,7 @@ def test_command(
     expected: list[str],
 ) -> None:
     """The command waits only for a token that can be expected soon, then reports on the stack."""
-    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
+    save(SETTINGS)
     create_stack("token", "us-east-1", **parameters)
 
     assert 1 == status.main("default", wait=True)
@@ -531,15 +536,3 @@ def test_command(
         "ok   Stack        token in us-east-1: CREATE_COMPLETE",
         "bad  Token        the stack has no TokenSecret",
     ] == capsys.readouterr().out.splitlines()[: len(expected) + 2]
-
-
-@pytest.mark.usefixtures("aws")
-def test_no_stack(save: Save) -> None:
-    """If the stack cannot be found, the command exits with one line that says why."""
-    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
-
-    with pytest.raises(
-        SystemExit,
-        match="^There is no stack token in us-east-1; `make configure ENV=default` deploys it$",
-    ):
-        status.main("default")
