@@ -192,8 +192,10 @@ def credentials(deployment: Deployment) -> Iterator[Finding]:
     metrics = read_metrics(deployment)
     last_rotation = max(metrics["TokenRotated"], default=stored_at)
     if last_rotation < stored_at + SURELY_LATER:
+        # If there is no other version, no other one can be in use.
+        mark = Mark.WARN if len(versions) > 1 else Mark.OK
         step = "`make rotate` shows the version that it uses"
-        yield Mark.WARN, f"the current version is not used yet, as far as the metrics show; {step}"
+        yield mark, f"the current version is not used yet, as far as the metrics show; {step}"
     # A run that used the previous version counts both metrics with the same timestamp.
     elif last_rotation in metrics["CredentialsFallback"]:
         yield Mark.WARN, "the last rotation used the previous version; store valid credentials"

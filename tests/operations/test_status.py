@@ -359,23 +359,24 @@ def test_nothing_missing(aws: Any, deployment: Deployment, show: Show) -> None:
 
 
 NOT_USED_YET = (
-    "warn Credentials  the current version is not used yet, as far as the metrics show; `make "
-    "rotate` shows the version that it uses"
+    "Credentials  the current version is not used yet, as far as the metrics show; `make rotate` "
+    "shows the version that it uses"
 )
 
 
 @pytest.mark.parametrize(
     ("minutes_ago", "expected"),
     [
-        (16, NOT_USED_YET),
-        (19, NOT_USED_YET),
+        (16, f"warn {NOT_USED_YET}"),
+        (19, f"warn {NOT_USED_YET}"),
         (20, "ok   Credentials  the last rotation used the current version"),
     ],
 )
 def test_new_credentials(
-    deployment: Deployment, show: Show, minutes_ago: int, expected: str
+    aws: Any, deployment: Deployment, show: Show, minutes_ago: int, expected: str
 ) -> None:
     """New credentials count as used if the last rotation was counted 3 minutes later."""
+    store(aws, "credentials", "{}")
     date_credentials(deployment, minutes_ago)
 
     _, lines = show(deployment)
@@ -385,19 +386,18 @@ def test_new_credentials(
     )
 
 
-def test_no_rotation(deployment: Deployment, show: Show) -> None:
-    """Credentials count as not used if no rotation was counted."""
-    assert NOT_USED_YET == show(replace(deployment, stack_name="new"))[1][11]
-
-
 def test_new_credentials_after_a_fallback(aws: Any, deployment: Deployment, show: Show) -> None:
     """Credentials that were stored after the last fallback are not blamed for it."""
+    store(aws, "credentials", "{}")
     count(aws, 5, "TokenRotated", "CredentialsFallback")
     date_credentials(deployment, minutes_ago=4)
 
-    _, lines = show(deployment)
+    assert f"warn {NOT_USED_YET}\n" == problems(show(deployment)[1])
 
-    assert NOT_USED_YET == lines[11]
+
+def test_first_credentials(deployment: Deployment, show: Show) -> None:
+    """The only version of the credentials is not used yet until a rotation was counted."""
+    assert f"ok   {NOT_USED_YET}" == show(replace(deployment, stack_name="new"))[1][11]
 
 
 def deny(deployment: Deployment, operation: str, code: str) -> None:
