@@ -13,6 +13,10 @@ BIN := $(VENV)/bin
 # So that the tools, pip for `sam build`, and the AWS CLI are the project's own.
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/aws/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# The SAM CLI and boto3 do not read AWS_REGION.
+ifneq ($(AWS_REGION),)
+export AWS_DEFAULT_REGION ?= $(AWS_REGION)
+endif
 
 .DEFAULT_GOAL := help
 # The Lambda runtime client runs on Linux only.
@@ -47,23 +51,28 @@ format: $(VENV)/installed ## fix format and style where possible
 
 build: $(VENV)/installed ## build the package for Lambda in .aws-sam/build
 	sam build
+	@echo 'Next: make configure, or, with the settings of the last make configure, make deploy'
 
-deploy: build ## deploy the stack again, with the settings of the last `make configure`
-	sam deploy --config-env $(ENV)
+deploy: $(VENV)/installed ## deploy the stack again, with the settings of the last `make configure`
+	@PYTHONPATH=functions python -m operations.preflight '$(ENV)'
+	sam build
+	sam deploy --config-env $(ENV) --no-confirm-changeset
 	@$(MAKE) --no-print-directory status WAIT=1
 
-configure: build ## ask for the settings and deploy the stack: the first time, or to change a setting
+configure: $(VENV)/installed ## ask for the settings and deploy the stack: the first time, or to change a setting
+	@PYTHONPATH=functions python -m operations.preflight '$(ENV)' --ask
+	sam build
 	sam deploy --guided --config-env $(ENV)
 	@$(MAKE) --no-print-directory status WAIT=1
 
 status: $(VENV)/installed ## show the state of the deployed stack; WAIT=1 waits for its first token
-	@PYTHONPATH=functions python -m operations.status $(ENV) $(if $(WAIT),--wait)
+	@PYTHONPATH=functions python -m operations.status '$(ENV)' $(if $(WAIT),--wait)
 
 rotate: $(VENV)/installed ## replace the token of the deployed stack now
-	@PYTHONPATH=functions python -m operations.rotate $(ENV)
+	@PYTHONPATH=functions python -m operations.rotate '$(ENV)'
 
 logs: $(VENV)/installed ## follow the log of the deployed function
-	sam logs --name RotateTokenFunction --tail --config-env $(ENV)
+	@PYTHONPATH=functions python -m operations.logs '$(ENV)'
 
 bench: $(VENV)/installed $(RUNTIME) ## compare the cost with that of two scripts; WRITE=1 saves it
 	@PYTHONPATH=functions python -m studies.benchmark "$(PAIRS)"
