@@ -7,9 +7,7 @@ import importlib
 import logging
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -22,10 +20,11 @@ from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
-from tests.samples import PROJECT, old_token
+from tests.samples import PROJECT, build_package, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
@@ -134,16 +133,4 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `sam build` creates for the function."""
     if sys.platform != "linux":
         pytest.skip("the Lambda runtime client runs on Linux")
-    folder = tmp_path_factory.mktemp("build")
-    # Without the guard: pip downloads the dependencies.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    build = subprocess.run(
-        [Path(sys.executable).with_name("sam"), "build", "--build-dir", folder],
-        cwd=PROJECT,
-        env={**environment, "SAM_CLI_TELEMETRY": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert build.returncode == 0, build.stderr
-    return folder / "RotateTokenFunction"
+    return build_package(PROJECT, tmp_path_factory.mktemp("build"))

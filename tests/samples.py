@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 PROJECT = Path(__file__).parents[1]
+PROGRAMS = Path(sys.executable).parent
 
 Invoke = Callable[..., Result]
 
@@ -27,6 +31,27 @@ def old_token(issued_at: int | None = None) -> AccessToken:
         expires_in=3600,
         issued_at=int(time.time()) - 3000 if issued_at is None else issued_at,
     )
+
+
+def build_package(project: Path, folder: Path, programs: Path = PROGRAMS, umask: int = -1) -> Path:
+    """Build the function of a project, with the Python in `programs`; return its package."""
+    # Without the guard of the tests: pip downloads the dependencies.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    build = subprocess.run(
+        [PROGRAMS / "sam", "build", "--build-dir", folder],
+        cwd=project,
+        env={
+            **environment,
+            "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
+            "SAM_CLI_TELEMETRY": "0",
+        },
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stderr
+    return folder / "RotateTokenFunction"
 
 
 def make_store(client: SecretsManagerClient) -> SecretStore:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +16,12 @@ from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRunt
 from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
-from tests.samples import PROJECT
+from tests.samples import PROJECT, build_package
 from tests.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from local.fakes.secrets_manager import FakeSecretsManager
 
@@ -169,20 +169,9 @@ def test_reproducible(package: Path, tmp_path: Path) -> None:
     shutil.copy(PROJECT / "template.yaml", project)
     make_environment_of_another_python(environment)
 
-    subprocess.run(
-        [Path(sys.executable).with_name("sam"), "build", "--build-dir", project / "build"],
-        cwd=project,
-        env={
-            **os.environ,
-            "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
-            "SAM_CLI_TELEMETRY": "0",
-        },
-        umask=0o077,
-        capture_output=True,
-        check=True,
-    )
+    another = build_package(project, project / "build", environment / "bin", umask=0o077)
 
-    assert digests(project / "build" / "RotateTokenFunction") == digests(package)
+    assert digests(another) == digests(package)
 
 
 def make_environment_of_another_python(folder: Path) -> None:
