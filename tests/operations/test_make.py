@@ -114,16 +114,16 @@ def test_deploy(make: Make) -> None:
 
 
 def test_configure(make: Make) -> None:
-    """The first time, in this order: the checks, the build, the questions, the state."""
-    status, lines = make("configure", region="eu-central-1")
+    """The first time, without a region: the checks, the build, the questions, the state."""
+    status, lines = make("configure")
 
     assert [
-        "Stack other in account 123456789012, region eu-central-1",
+        "Stack other in account 123456789012, region not set",
         "sam build",
         "called: sam build",
         "sam deploy --guided --config-env default",
         "called: sam deploy --guided --config-env default",
-        "There is no stack other in eu-central-1; `make configure ENV=default` deploys it",
+        "No AWS region found: run `make configure`, or set AWS_REGION",
     ] == lines
     assert 2 == status
 
