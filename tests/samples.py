@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
+
+EVENT_SECRET_ARN = "arn:aws:secretsmanager:us-west-2:012345678901:secret:mySecret-a1b2c3"
 
 Invoke = Callable[..., Result]
 
@@ -52,6 +54,26 @@ def build_package(project: Path, folder: Path, programs: Path = PROGRAMS, umask:
     )
     assert build.returncode == 0, build.stderr
     return folder / "RotateTokenFunction"
+
+
+def label_updated_event(**change: Any) -> Any:
+    """Make AWS's sample event of a new current value of a secret, with changes."""
+    return {
+        "version": "0",
+        "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+        "detail-type": "Secret Label Updated",
+        "source": "aws.secretsmanager",
+        "account": "012345678901",
+        "time": "2024-02-06T16:43:48Z",
+        "region": "us-west-2",
+        "resources": [EVENT_SECRET_ARN],
+        "detail": {
+            "name": "mySecret",
+            "labelUpdated": "AWSCURRENT",
+            "versionId": "a1b2c3d4-5678-90ab-cdef-EXAMPLE11111",
+        },
+        **change,
+    }
 
 
 def make_store(client: SecretsManagerClient) -> SecretStore:

@@ -16,7 +16,7 @@ from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, 
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL, Configuration
-from tests.samples import PROJECT
+from tests.samples import EVENT_SECRET_ARN, PROJECT, label_updated_event
 from tests.stack import (
     CREDENTIALS_SECRET_ARN,
     TOKEN_SECRET_ARN,
@@ -353,27 +353,11 @@ def test_new_credentials(
     starts_a_run: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
     """AWS's sample event of a new current value starts a run; other events do not."""
-    secret_arn = "arn:aws:secretsmanager:us-west-2:012345678901:secret:mySecret-a1b2c3"
-    sample: Any = {
-        "version": "0",
-        "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
-        "detail-type": "Secret Label Updated",
-        "source": "aws.secretsmanager",
-        "account": "012345678901",
-        "time": "2024-02-06T16:43:48Z",
-        "region": "us-west-2",
-        "resources": [secret_arn],
-        "detail": {
-            "name": "mySecret",
-            "labelUpdated": "AWSCURRENT",
-            "versionId": "a1b2c3d4-5678-90ab-cdef-EXAMPLE11111",
-        },
-    }
-    stack = Stack({"CredentialsSecretArn": secret_arn})
+    stack = Stack({"CredentialsSecretArn": EVENT_SECRET_ARN})
     rule = stack.properties("RotateTokenFunctionNewCredentials")
 
     pattern = EventPattern(None, rule["EventPattern"])
-    assert pattern.matches_event(sample | change) is starts_a_run
+    assert pattern.matches_event(label_updated_event() | change) is starts_a_run
 
 
 def test_delivery_of_new_credentials(plain: Stack) -> None:

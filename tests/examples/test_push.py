@@ -12,24 +12,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-from tests.samples import PROJECT
-
-SECRET_ARN = "arn:aws:secretsmanager:us-west-2:012345678901:secret:mySecret-a1b2c3"
-SAMPLE: Any = {  # from AWS's documentation
-    "version": "0",
-    "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
-    "detail-type": "Secret Label Updated",
-    "source": "aws.secretsmanager",
-    "account": "012345678901",
-    "time": "2024-02-06T16:43:48Z",
-    "region": "us-west-2",
-    "resources": [SECRET_ARN],
-    "detail": {
-        "name": "mySecret",
-        "labelUpdated": "AWSCURRENT",
-        "versionId": "a1b2c3d4-5678-90ab-cdef-EXAMPLE11111",
-    },
-}
+from tests.samples import EVENT_SECRET_ARN, PROJECT, label_updated_event
 
 
 @pytest.fixture(params=["ReplaceTasks", "HandOnToken"])
@@ -38,7 +21,7 @@ def rule(request: pytest.FixtureRequest) -> dict[str, Any]:
     document = (PROJECT / "docs/consumers.md").read_text()
     (resource,) = re.findall(rf"```yaml\n({request.param}:.*?)```", document, re.DOTALL)
     for text, value in (
-        ("!Ref TokenSecretArn", SECRET_ARN),
+        ("!Ref TokenSecretArn", EVENT_SECRET_ARN),
         ("CodeUri: .", "CodeUri: s3://code/package.zip"),
     ):
         resource = resource.replace(text, value)
@@ -53,7 +36,7 @@ def rule(request: pytest.FixtureRequest) -> dict[str, Any]:
     [
         ({}, True),
         ({"detail": {"labelUpdated": "AWSPENDING"}}, False),
-        ({"resources": [SECRET_ARN.replace("mySecret", "another")]}, False),
+        ({"resources": [EVENT_SECRET_ARN.replace("mySecret", "another")]}, False),
         ({"detail-type": "AWS API Call via CloudTrail"}, False),
         ({"source": "my.application"}, False),
     ],
@@ -65,4 +48,7 @@ def test_pattern(
     matches: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
     """AWS's sample event of a new current value of the secret matches; other events do not."""
-    assert EventPattern(None, rule["EventPattern"]).matches_event(SAMPLE | change) is matches
+    assert (
+        EventPattern(None, rule["EventPattern"]).matches_event(label_updated_event() | change)
+        is matches
+    )
