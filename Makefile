@@ -10,21 +10,25 @@ PAIRS := 31
 ENV := default
 VENV := .venv
 BIN := $(VENV)/bin
-# So that the tools, and pip for `sam build`, are found in the virtual environment.
-export PATH := $(CURDIR)/$(BIN):$(PATH):$(CURDIR)/$(VENV)/aws/bin
+# So that the tools, pip for `sam build`, and the AWS CLI are the project's own.
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/aws/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 # Otherwise, uv rejects a proxy that inspects TLS, even if the system has its certificate.
 CERTIFICATES := /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
 	/etc/ssl/ca-bundle.pem /etc/ssl/cert.pem
 export UV_SYSTEM_CERTS ?= $(if $(wildcard $(CERTIFICATES)),true,false)
+# The SAM CLI and boto3 do not read AWS_REGION.
+ifneq ($(AWS_REGION),)
+export AWS_DEFAULT_REGION ?= $(AWS_REGION)
+endif
 
 .DEFAULT_GOAL := help
 # The Lambda runtime client runs on Linux only.
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
-OLDEST_NODE := $(shell sed -n 's/.*"node": ">=\([0-9]*\)".*/\1/p' examples/node/package.json)
-IS_NEW_ENOUGH := process.exit(parseInt(process.versions.node) < $(OLDEST_NODE))
-NODE := $(shell command -v npm > /dev/null && node -e '$(IS_NEW_ENOUGH)' 2> /dev/null && echo found)
+OLDEST_NODE := 20
+IS_TOO_OLD := parseInt(process.versions.node) < $(OLDEST_NODE)
+NODE := $(shell command -v npm > /dev/null && node -e 'process.exit(+($(IS_TOO_OLD)))' && echo found)
 
 # What would end a command later is checked before anything is installed.
 SETTINGS := PYTHON FAULTS EXAMPLE PAIRS WRITE ENV WAIT
@@ -75,26 +79,31 @@ format: $(VENV)/installed ## fix format and style where possible
 
 build: $(VENV)/installed ## build the package for Lambda in .aws-sam/build
 	sam build
+	@echo 'Next: make configure, or, with the settings of the last make configure, make deploy'
 
-deploy: build ## deploy again with the settings of the last `make configure`
-	sam deploy --config-env $(ENV)
+deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`
+	@PYTHONPATH=functions python -m operations.preflight '$(ENV)'
+	sam build
+	sam deploy --config-env $(ENV) --no-confirm-changeset
 	@$(MAKE) --no-print-directory status WAIT=1
 
-configure: build ## ask for the settings and deploy the stack: the first time, or to change a setting
+configure: $(VENV)/installed ## ask for the settings and deploy the stack: the first time, or to change a setting
+	@PYTHONPATH=functions python -m operations.preflight '$(ENV)' --ask
+	sam build
 	sam deploy --guided --config-env $(ENV)
 	@$(MAKE) --no-print-directory status WAIT=1
 
 status: $(VENV)/installed ## show the state of the deployed stack; WAIT=1 waits for its first token
-	@PYTHONPATH=functions python -m operations.status $(ENV) $(if $(WAIT),--wait)
+	@PYTHONPATH=functions python -m operations.status '$(ENV)' $(if $(WAIT),--wait)
 
 rotate: $(VENV)/installed ## replace the token of the deployed stack now
-	@PYTHONPATH=functions python -m operations.rotate $(ENV)
+	@PYTHONPATH=functions python -m operations.rotate '$(ENV)'
 
 logs: $(VENV)/installed ## follow the log of the deployed function
-	sam logs --name RotateTokenFunction --tail --config-env $(ENV)
+	@PYTHONPATH=functions python -m operations.logs '$(ENV)'
 
-bench: build $(RUNTIME) ## compare the cost of a rotation with two scripts; WRITE=1 updates docs/benchmark.md
-	@PYTHONPATH=functions python -m studies.benchmark $(PAIRS)
+bench: $(VENV)/installed $(RUNTIME) ## compare the cost with that of two scripts; WRITE=1 saves it
+	@PYTHONPATH=functions python -m studies.benchmark "$(PAIRS)"
 
 simulate: $(VENV)/installed ## simulate outages; WRITE=1 updates docs/outages.md
 	@PYTHONPATH=functions python -m studies.outages

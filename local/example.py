@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "python": [sys.executable, "list_connections.py"],
     "lambda": [sys.executable, "-c", "import app; print(app.lambda_handler({}, None))"],
-    "node": ["node", "list-connections.js"],
+    "node": ["node", "list-connections.mjs"],
     "shell": ["./list_connections.sh"],
 }
 """The command that runs each example in its folder."""

@@ -2,19 +2,17 @@
 Show the state of the deployed stack, read only: `make status`.
 
 The exit status is 1 if any line is marked bad, otherwise 0. With 0, a valid token was read: a
-missing permission to read the token is bad, and any other missing permission is a warning. A failed
-replica is bad, because its readers get no new token.
+missing permission to read the token is bad, and any other missing permission is a warning.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from rich.console import Console
@@ -32,7 +30,12 @@ POLL_SECONDS = 5
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 """The error codes for a missing permission; the last one is that of SNS."""
 
+ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 METRICS = ("TokenRotated", "RotationSkipped", "AttemptFailed", "CredentialsFallback")
+
+# A rotation that was counted this long after new credentials were stored has used them: it may have
+# read them a minute before, and Secrets Manager may answer with the version before for a while.
+SURELY_LATER = timedelta(minutes=3)
 
 
 class Mark(Enum):
@@ -48,12 +51,14 @@ Finding = tuple[Mark, str]
 
 def stack(deployment: Deployment) -> Iterator[Finding]:
     """Report how the last deployment ended."""
-    state, mark = deployment.state, Mark.OK
-    if "ROLLBACK" in state or "FAILED" in state or state.startswith("DELETE"):
-        mark = Mark.BAD
+    state, mark, note = deployment.state, Mark.OK, ""
+    if state.startswith(("ROLLBACK", "DELETE")) or state.endswith("FAILED"):
+        mark, note = Mark.BAD, "; see docs/operations.md"
+    elif state == "UPDATE_ROLLBACK_COMPLETE":
+        mark, note = Mark.WARN, ": the last update failed, and the version before it is active"
     elif state.endswith("IN_PROGRESS"):
         mark = Mark.WARN
-    yield mark, f"{deployment.stack_name} in {deployment.session.region_name}: {state}"
+    yield mark, f"{deployment.stack_name} in {deployment.region}: {state}{note}"
 
 
 def token(deployment: Deployment) -> Iterator[Finding]:
@@ -63,12 +68,11 @@ def token(deployment: Deployment) -> Iterator[Finding]:
     except ValueError as error:
         yield Mark.BAD, f"no valid token: {error}"
         return
-    now = time.time()
-    end = datetime.fromtimestamp(published.expires_at, UTC)
-    issued = f"issued {duration(now - published.issued_at)} ago"
-    if now < published.expires_at:
-        left = duration(published.expires_at - now)
-        yield Mark.OK, f"valid until {end:%H:%M} UTC, for another {left}; {issued}"
+    now, end = datetime.now(UTC), datetime.fromtimestamp(published.expires_at, UTC)
+    issued = f"issued {duration(now - datetime.fromtimestamp(published.issued_at, UTC))} ago"
+    if now < end:
+        text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
+        yield Mark.OK, text
     else:
         yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}"
 
@@ -82,47 +86,73 @@ def schedule(deployment: Deployment) -> Iterator[Finding]:
 
 
 def alarms(deployment: Deployment) -> Iterator[Finding]:
-    """Report the state of each alarm."""
-    if not deployment.alarms:
-        raise MissingResourceError("the stack has no alarms")
+    """Report the state of each alarm, and whether it notifies anybody."""
+    names = {logical_id: deployment.ref(logical_id) for logical_id in ALARMS}
     client = deployment.session.client("cloudwatch")
-    found = client.describe_alarms(AlarmNames=list(deployment.alarms.values()))["MetricAlarms"]
-    states = {alarm["AlarmName"]: alarm["StateValue"] for alarm in found}
-    for logical_id, name in deployment.alarms.items():
-        match states.get(name):
-            case "OK":
-                yield Mark.OK, f"{logical_id} is OK"
-            case "INSUFFICIENT_DATA":
-                yield Mark.OK, f"{logical_id} has insufficient data, as expected after a deployment"
-            case None:
-                yield Mark.BAD, f"{logical_id} no longer exists"
-            case _ if logical_id == "TokenOverdueAlarm" and has_fresh_token(deployment):
-                yield Mark.WARN, f"{logical_id} is in ALARM, although the token is fresh"
-            case _:
-                yield Mark.BAD, f"{logical_id} is in ALARM; see docs/operations.md"
+    found = client.describe_alarms(AlarmNames=list(names.values()))["MetricAlarms"]
+    by_name = {alarm["AlarmName"]: alarm for alarm in found}
+    for logical_id, name in names.items():
+        alarm = by_name.get(name)
+        if not alarm:
+            yield Mark.BAD, f"{logical_id} no longer exists"
+            continue
+        mark, text = alarm_state(deployment, logical_id, alarm)
+        yield mark, f"{logical_id} {text}"
+        if not alarm["ActionsEnabled"]:
+            command = f"aws cloudwatch enable-alarm-actions --region {deployment.region}"
+            yield Mark.WARN, f"{logical_id} notifies nobody; `{command} --alarm-names {name}`"
+
+
+def alarm_state(deployment: Deployment, logical_id: str, alarm: dict[str, Any]) -> Finding:
+    """Return how serious the state of an alarm is, and what it says."""
+    match alarm["StateValue"]:
+        case "OK":
+            return Mark.OK, "is OK"
+        case "INSUFFICIENT_DATA":
+            age = datetime.now(UTC) - alarm["AlarmConfigurationUpdatedTimestamp"]
+            if age < timedelta(hours=1):
+                return Mark.OK, "has insufficient data, as expected after a deployment"
+            return Mark.WARN, f"still has insufficient data, {duration(age)} after its deployment"
+        case _ if logical_id == "TokenOverdueAlarm" and has_new_token(deployment):
+            return Mark.WARN, "is in ALARM, although the token is new; see docs/operations.md"
+        case _:
+            mark = Mark.WARN if logical_id == "TokenGapAlarm" else Mark.BAD
+            return mark, "is in ALARM; see docs/operations.md"
 
 
 def notifications(deployment: Deployment) -> Iterator[Finding]:
     """Report who is notified of alarms, and whether they confirmed the subscription."""
+    topic, email = deployment.ref("AlarmTopic"), deployment.ref("AlarmEmail")
     pages = deployment.session.client("sns").get_paginator("list_subscriptions_by_topic")
-    topic = deployment.ref("AlarmTopic")
     found = [each for page in pages.paginate(TopicArn=topic) for each in page["Subscriptions"]]
-    if not found:
-        yield Mark.WARN, "nobody is subscribed to AlarmTopic"
+    # SNS lists a subscription for a while after it was removed.
+    found = [each for each in found if each["SubscriptionArn"] != "Deleted"]
+    command = (
+        f"aws sns subscribe --region {deployment.region} --topic-arn {topic} "
+        f"--protocol email --notification-endpoint {email or 'ADDRESS'}"
+    )
+    if email and email not in {each["Endpoint"] for each in found}:
+        yield Mark.BAD, f"{email} is no longer subscribed to AlarmTopic; `{command}`"
+    elif not found:
+        yield Mark.WARN, f"nobody is subscribed to AlarmTopic; `{command}`"
     for subscription in found:
         receiver = f"{subscription['Protocol']} {subscription['Endpoint']}"
         if subscription["SubscriptionArn"].startswith("arn:"):
             yield Mark.OK, f"{receiver}, confirmed"
         else:
-            yield Mark.WARN, f"{receiver}, not confirmed; follow the link in the message from AWS"
+            step = "confirm within two days, with the link in the message from AWS"
+            yield Mark.WARN, f"{receiver}, not confirmed; {step}"
 
 
 def replica(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the token secret is replicated."""
+    """Report whether the token secret is replicated, as the stack's parameter asks."""
+    wanted = deployment.ref("ReplicaRegion")
     client = deployment.session.client("secretsmanager")
     found = client.describe_secret(SecretId=deployment.ref("TokenSecret"))
     replicas = found.get("ReplicationStatus", [])
-    if not replicas:
+    if wanted and wanted not in {each["Region"] for each in replicas}:
+        yield Mark.BAD, f"there is none in {wanted}, the ReplicaRegion; see docs/operations.md"
+    elif not replicas:
         yield Mark.OK, "none"
     for each in replicas:
         if each["Status"] == "Failed":
@@ -131,14 +161,13 @@ def replica(deployment: Deployment) -> Iterator[Finding]:
             yield Mark.OK, f"{each['Region']} {each['Status']}"
 
 
-def dead_letters(deployment: Deployment) -> Iterator[Finding]:
+def undelivered(deployment: Deployment) -> Iterator[Finding]:
     """Report how many events EventBridge Scheduler could not deliver."""
     counts = deployment.session.client("sqs").get_queue_attributes(
         QueueUrl=deployment.ref("UndeliveredQueue"),
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
     )["Attributes"]
-    count = sum(int(each) for each in counts.values())
-    if count:
+    if count := sum(int(each) for each in counts.values()):
         yield Mark.WARN, f"{count} in UndeliveredQueue; see docs/operations.md"
     else:
         yield Mark.OK, "none"
@@ -146,21 +175,31 @@ def dead_letters(deployment: Deployment) -> Iterator[Finding]:
 
 def credentials(deployment: Deployment) -> Iterator[Finding]:
     """Report how old the client credentials are, and which version the last rotation used."""
+    region = credentials_region(deployment)
+    if region != deployment.region:
+        step = f"create it in {deployment.region}, and run `make configure`"
+        yield Mark.BAD, f"the secret is in {region}, where the function does not look; {step}"
+        return
     client = deployment.session.client("secretsmanager")
     secret_id = deployment.ref("CredentialsSecretArn")
     versions = client.list_secret_version_ids(SecretId=secret_id)["Versions"]
     current = [each for each in versions if "AWSCURRENT" in each.get("VersionStages", [])]
     if not current:
         yield Mark.BAD, "the credentials secret has no value"
-    for version in current:
-        age = duration(time.time() - version["CreatedDate"].timestamp())
-        yield Mark.OK, f"the current version is {age} old"
+        return
+    stored_at = current[0]["CreatedDate"]
+    yield Mark.OK, f"the current version is {duration(datetime.now(UTC) - stored_at)} old"
     metrics = read_metrics(deployment)
-    rotations, fallbacks = metrics["TokenRotated"], metrics["CredentialsFallback"]
+    last_rotation = max(metrics["TokenRotated"], default=stored_at)
+    if last_rotation < stored_at + SURELY_LATER:
+        # If there is no other version, no other one can be in use.
+        mark = Mark.WARN if len(versions) > 1 else Mark.OK
+        step = "`make rotate` shows the version that it uses"
+        yield mark, f"the current version is not used yet, as far as the metrics show; {step}"
     # A run that used the previous version counts both metrics with the same timestamp.
-    if rotations and max(rotations) in fallbacks:
+    elif last_rotation in metrics["CredentialsFallback"]:
         yield Mark.WARN, "the last rotation used the previous version; store valid credentials"
-    elif rotations:
+    else:
         yield Mark.OK, "the last rotation used the current version"
 
 
@@ -168,10 +207,8 @@ def runs(deployment: Deployment) -> Iterator[Finding]:
     """Report what the runs of the last 24 hours did."""
     totals = {name: sum(points.values()) for name, points in read_metrics(deployment).items()}
     rotated, skipped, failed, _ = (f"{totals[name]:.0f}" for name in METRICS)
-    yield (
-        Mark.OK,
-        f"{rotated} rotated, {skipped} skipped, {failed} failed attempts in the last 24 hours",
-    )
+    text = f"rotations: {rotated}, skipped runs: {skipped}, failed attempts: {failed}"
+    yield Mark.OK, f"{text} in the last 24 hours"
 
 
 SECTIONS = {
@@ -181,7 +218,7 @@ SECTIONS = {
     "Alarm": alarms,
     "Notified": notifications,
     "Replica": replica,
-    "Dead letters": dead_letters,
+    "Undelivered": undelivered,
     "Credentials": credentials,
     "Runs": runs,
 }
@@ -198,17 +235,16 @@ def read_token(deployment: Deployment) -> AccessToken:
     try:
         found = client.get_secret_value(SecretId=deployment.ref("TokenSecret"))
     except client.exceptions.ResourceNotFoundException:
-        raise ValueError("the secret has no value yet") from None
+        raise ValueError("the secret has no value yet; `make rotate` requests a token") from None
     return AccessToken.from_json(found.get("SecretString", ""))
 
 
-def has_fresh_token(deployment: Deployment) -> bool:
-    """Return whether the token is valid, and was issued within the period of the schedule."""
+def has_new_token(deployment: Deployment) -> bool:
+    """Return whether the token is valid, and was issued within OverdueMinutes."""
     with suppress(ClientError, MissingResourceError, ValueError):
         published = read_token(deployment)
-        rate = re.fullmatch(r"rate\((\d+) minutes?\)", deployment.ref("ScheduleExpression"))
-        period = int(rate[1]) * 60 if rate else published.expires_in
-        return time.time() < published.issued_at + min(period, published.expires_in)
+        overdue_at = published.issued_at + 60 * int(deployment.ref("OverdueMinutes"))
+        return time.time() < min(overdue_at, published.expires_at)
     return False
 
 
@@ -219,27 +255,28 @@ def read_metrics(deployment: Deployment) -> dict[str, dict[datetime, float]]:
         "Namespace": "SmartcarTokenRotation",
         "Dimensions": [{"Name": "service", "Value": deployment.stack_name}],
     }
+    queries = [
+        {
+            "Id": name.lower(),
+            "MetricStat": {"Metric": metric | {"MetricName": name}, "Period": 60, "Stat": "Sum"},
+        }
+        for name in METRICS
+    ]
     found = deployment.session.client("cloudwatch").get_metric_data(
-        MetricDataQueries=[
-            {
-                "Id": name.lower(),
-                "MetricStat": {
-                    "Metric": metric | {"MetricName": name},
-                    "Period": 60,
-                    "Stat": "Sum",
-                },
-            }
-            for name in METRICS
-        ],
-        StartTime=now - timedelta(days=1),
-        EndTime=now,
+        MetricDataQueries=queries, StartTime=now - timedelta(days=1), EndTime=now
     )["MetricDataResults"]
     points = {each["Id"]: zip(each["Timestamps"], each["Values"], strict=True) for each in found}
     return {name: dict(points.get(name.lower(), ())) for name in METRICS}
 
 
-def duration(seconds: float) -> str:
+def credentials_region(deployment: Deployment) -> str:
+    """Return the region in the ARN of the credentials secret."""
+    return deployment.ref("CredentialsSecretArn").split(":")[3]
+
+
+def duration(time_span: timedelta) -> str:
     """Format a duration in one unit, such as ``43 min``."""
+    seconds = time_span.total_seconds()
     for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
@@ -262,10 +299,21 @@ def report(deployment: Deployment) -> Iterator[tuple[Mark, str, str]]:
             yield mark, topic, f"cannot be read: {error.operation_name}, {reason}"
 
 
+def is_expected(deployment: Deployment) -> bool:
+    """Return whether the first run comes with the deployment, and can read the credentials."""
+    # With a cron expression, the first run may be hours away.
+    is_soon = deployment.ref("ScheduleExpression").startswith("rate")
+    return is_soon and credentials_region(deployment) == deployment.region
+
+
 def wait_for_token(deployment: Deployment) -> None:
     """Return as soon as there is a valid token, or after five minutes."""
+    print("Waiting up to 5 minutes for a valid token ...", flush=True)
     until = time.time() + WAIT_SECONDS
-    while next(token(deployment))[0] is Mark.BAD and time.time() < until:
+    while time.time() < until:
+        with suppress(ValueError):
+            if time.time() < read_token(deployment).expires_at:
+                return
         time.sleep(POLL_SECONDS)
 
 
@@ -284,10 +332,9 @@ def main(environment: str, *, wait: bool = False) -> int:
     """Show the stack of an environment; with `wait`, first wait for its token."""
     with one_line_errors():
         deployment = Deployment.find(environment)
-        if wait:
-            print("Waiting up to 5 minutes for a valid token ...", flush=True)
-            # Waiting does not help if the token cannot be read; the report says why.
-            with suppress(ClientError, MissingResourceError):
+        # Waiting does not help if the token cannot be read; the report says why.
+        with suppress(ClientError, MissingResourceError):
+            if wait and is_expected(deployment):
                 wait_for_token(deployment)
         return show(deployment)
 

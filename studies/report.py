@@ -1,24 +1,19 @@
-"""Progress, tables, and charts for the studies; charts suit light and dark pages."""
+"""Tables and charts for the studies; charts suit light and dark pages."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from rich import progress
-from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.axes import Axes
-
-T = TypeVar("T")
 
 WRITES = os.environ.get("WRITE") == "1"
 """Whether documents and charts are written."""
@@ -42,18 +37,6 @@ mpl.rcParams |= {
     "xtick.color": GREY,
     "ytick.color": GREY,
 }
-
-
-def track(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
-    """Yield the items and show the progress: a bar on a terminal, plain lines elsewhere."""
-    console = Console(stderr=True)
-    if console.is_interactive:
-        yield from progress.track(items, doing, total, console=console, transient=True)
-        return
-    for number, item in enumerate(items, 1):
-        yield item
-        if number * 10 // total > (number - 1) * 10 // total:
-            print(f"{doing}: {number} of {total}", file=sys.stderr, flush=True)
 
 
 def write(document: Path, text: str) -> None:

@@ -7,9 +7,7 @@ import importlib
 import logging
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -17,15 +15,17 @@ import boto3
 import pytest
 from moto import mock_aws
 
+import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
 from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
-from tests.samples import PROJECT, old_token
+from tests.samples import PROJECT, build_package, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from tests.samples import Invoke
 
 
+LOOPBACK_ONLY = PROJECT / "tests" / "loopback_only"
+
+
 def pytest_configure() -> None:
-    """Remove settings of this machine that would affect tests, before modules are imported."""
+    """Remove settings of this machine that would affect tests, and guard processes they start."""
     isolate_environment()
     for name in list(os.environ):
         if re.match(r"SMARTCAR_|PYTHON|.+_COLOR$", name):
@@ -44,6 +47,9 @@ def pytest_configure() -> None:
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONPATH": str(LOOPBACK_ONLY),
+        "NODE_OPTIONS": f'--require "{LOOPBACK_ONLY}/loopback_only.cjs"',
+        "CURL_HOME": str(LOOPBACK_ONLY),
     }
 
 
@@ -102,6 +108,7 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
         **secrets_manager.environment,
         "TOKEN_URL": endpoint.url,
         "POWERTOOLS_SERVICE_NAME": "tests",
+        "PYTHONPATH": str(LOOPBACK_ONLY),
     }
 
 
@@ -133,14 +140,4 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `sam build` creates for the function."""
     if sys.platform != "linux":
         pytest.skip("the Lambda runtime client runs on Linux")
-    folder = tmp_path_factory.mktemp("build")
-    build = subprocess.run(
-        [Path(sys.executable).with_name("sam"), "build", "--build-dir", folder],
-        cwd=PROJECT,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert build.returncode == 0, build.stderr
-    return folder / "RotateTokenFunction"
+    return build_package(PROJECT, tmp_path_factory.mktemp("build"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.samples import PROJECT
+
+OLDEST_NODE = int(re.findall(r"OLDEST_NODE := (\d+)", (PROJECT / "Makefile").read_text())[0])
 
 
 def need(*names: str) -> None:
@@ -29,9 +30,7 @@ def find_problem(name: str) -> str:
     if not shutil.which(name) and not Path(name).is_dir():
         return f"{name} is missing"
     if name == "node":
-        package = json.loads((PROJECT / "examples/node/package.json").read_text())
-        oldest = package["engines"]["node"].removeprefix(">=")
         version = subprocess.check_output(["node", "--version"], text=True).strip()
-        if int(re.findall(r"\d+", version)[0]) < int(oldest):
-            return f"Node.js {version} is too old: the example needs {oldest} or newer"
+        if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
+            return f"Node.js {version} is too old: the example needs {OLDEST_NODE} or newer"
     return ""

@@ -60,6 +60,7 @@ class Stack:
         template = transformed_template()
         given = {"CredentialsSecretArn": CREDENTIALS_SECRET_ARN, **parameters}
         self._conditions = template["Conditions"]
+        self._rules = template["Rules"]
         self._references: dict[str, Any] = {
             **ACCOUNT,
             "AWS::StackName": name,
@@ -72,6 +73,16 @@ class Stack:
             self._references[parameter] = value.split(",") if is_list else value
         self.resources = self._existing(template["Resources"])
         self.outputs = self._existing(template["Outputs"])
+
+    def refusals(self) -> list[str]:
+        """Return why CloudFormation refuses the parameters: the assertions that do not hold."""
+        return [
+            assertion["AssertDescription"]
+            for rule in self._rules.values()
+            if self._resolve(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self._resolve(assertion["Assert"])
+        ]
 
     def properties(self, logical_name: str) -> dict[str, Any]:
         """Return the properties of a resource."""
@@ -93,7 +104,7 @@ class Stack:
             if "Condition" not in item or self._resolve(self._conditions[item["Condition"]])
         }
 
-    def _resolve(self, value: Any) -> Any:  # noqa: C901, PLR0911 (a case for each function)
+    def _resolve(self, value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 (a case per function)
         match value:
             case {"Ref": name}:
                 return self._references[name]
@@ -108,6 +119,8 @@ class Stack:
                 return self._resolve(then if holds else otherwise)
             case {"Fn::Equals": [left, right]}:
                 return self._resolve(left) == self._resolve(right)
+            case {"Fn::EachMemberEquals": [members, text]}:
+                return all(member == text for member in self._resolve(members))
             case {"Fn::Not": [condition]}:
                 return not self._resolve(condition)
             case {"Fn::Join": [separator, parts]}:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +16,8 @@ from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRunt
 from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
-from tests.samples import PROJECT
+from tests.samples import PROJECT, build_package
+from tests.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +57,24 @@ def test_runs(
     assert [run["reason"] for run in (first, second, third)] == ["missing", "fresh", "forced"]
     assert second_token == first_token
     assert third_token.access_token != first_token.access_token
+    assert len(endpoint.requests) == 2
+
+
+def test_new_credentials(
+    function: LambdaRuntime,
+    secrets_manager: FakeSecretsManager,
+    endpoint: FakeSmartcar,
+) -> None:
+    """The event of new client credentials publishes a token, although the old one is fresh."""
+    rule = Stack({}).properties("RotateTokenFunctionNewCredentials")
+    (target,) = rule["Targets"]
+
+    function.invoke(SCHEDULED)
+    first_token = AccessToken.from_json(secrets_manager.published())
+    result = function.invoke(json.loads(target["Input"]))
+
+    assert (result["status"], result["reason"]) == ("rotated", "forced")
+    assert AccessToken.from_json(secrets_manager.published()) != first_token
     assert len(endpoint.requests) == 2
 
 
@@ -128,12 +151,57 @@ def test_bytecode(package: Path) -> None:
 
 
 def test_contents(package: Path) -> None:
-    """The package runs on any architecture, and leaves boto3 to the Lambda runtime."""
+    """The package has no machine code, no scripts, and no boto3, which the Lambda runtime has."""
     names = {path.name for path in package.iterdir()}
+    records = [path.read_text() for path in package.glob("*.dist-info/RECORD")]
 
     assert "rotate_token" in names
-    assert not {"boto3", "botocore"} & names
+    assert not {"bin", "boto3", "botocore"} & names
     assert not list(package.rglob("*.so"))
+    assert any("httpx/__init__.py,sha256=" in record for record in records)
+    assert not [record for record in records if "../bin/" in record]
+
+
+@pytest.fixture(scope="module")
+def another_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that is built in another folder, under another Python and umask."""
+    folder = tmp_path_factory.mktemp("another")
+    project, environment = folder / "another folder", folder / "venv"
+    shutil.copytree(PROJECT / "functions", project / "functions")
+    shutil.copy(PROJECT / "template.yaml", project)
+    make_environment_of_another_python(environment)
+    return build_package(project, project / "build", environment / "bin", umask=0o077)
+
+
+def test_reproducible(package: Path, another_package: Path) -> None:
+    """In another folder, under another Python and umask, the package is the same, byte for byte."""
+    assert digests(another_package) == digests(package)
+
+
+def make_environment_of_another_python(folder: Path) -> None:
+    """Make a virtual environment of another version of Python, or of this one if it is alone."""
+    this_version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in ("3.13", "3.12", "3.11"):
+        python = shutil.which(f"python{version}")
+        if python and version != this_version:
+            made = subprocess.run(
+                [python, "-m", "venv", "--clear", folder],
+                env={**os.environ, "PYENV_VERSION": version},
+                capture_output=True,
+                check=False,
+            )
+            if made.returncode == 0:
+                return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file in a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.programs import need
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ def test_mistakes(arguments: str, message: str, tmp_path: Path) -> None:
     assert message in made.stderr
     assert made.stdout + made.stderr.partition("\n")[2] == ""
     assert sorted(tmp_path.iterdir()) == [tmp_path / "Makefile", programs, copy.parent]
+
+
+def test_node() -> None:
+    """With Node.js and npm, the Node.js example is checked and runs."""
+    need("node", "npm")
+
+    assert "npm run --silent check\n" in make("-n", "check").stdout
+    assert make("-n", "example", "EXAMPLE=node").returncode == 0
 
 
 def test_venv(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import tempfile
 import threading
 import time
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from werkzeug import Request, Response
+
+from local.fakes.loopback import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +55,7 @@ class FunctionError(Exception):
     """The function raised, did not start, or timed out; the message is that of Lambda."""
 
 
-class LambdaRuntime:
+class LambdaRuntime(LoopbackServer):
     """
     One execution environment, as a context manager that starts and ends its process.
 
@@ -71,15 +73,18 @@ class LambdaRuntime:
         timeout_seconds: float = 900,
         handler: str = HANDLER,
     ) -> None:
+        super().__init__(Request.application(self._serve))
         self._package = package
         self._environment = environment
         self._timeout_seconds = timeout_seconds
         self._handler = handler
-        self._api = _RuntimeApi(timeout_seconds)
+        self._ready = threading.Event()
+        self._events: queue.Queue[object] = queue.Queue()
+        self._endings: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115 (closed when the process is)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._api.serve_forever, args=(0.05,), daemon=True).start()
+        super().__enter__()
         self._process = subprocess.Popen(
             [RUNTIME_PYTHON, "-m", "awslambdaric", self._handler],
             cwd=self._package,
@@ -90,7 +95,7 @@ class LambdaRuntime:
                 "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
                 "AWS_LAMBDA_LOG_FORMAT": "JSON",
                 "AWS_LAMBDA_LOG_LEVEL": "INFO",
-                "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
+                "AWS_LAMBDA_RUNTIME_API": self.address.removeprefix("http://"),
                 "LAMBDA_TASK_ROOT": str(self._package),
                 # The code folder is read-only in Lambda.
                 "PYTHONDONTWRITEBYTECODE": "1",
@@ -99,13 +104,13 @@ class LambdaRuntime:
             stdout=self._output,
             stderr=self._output,
         )
+        threading.Thread(target=self._wait, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.kill()
         self._process.wait()
-        self._api.shutdown()
-        self._api.server_close()
+        super().__exit__(*exception)
         self._output.close()
 
     @property
@@ -113,27 +118,17 @@ class LambdaRuntime:
         """Everything that the function has written so far: log lines and metrics."""
         return Path(self._output.name).read_text()
 
-    def wait_until_ready(self) -> None:
-        """Wait until the function has started, and requests its first event."""
-        if not self._api.ready.wait(60):
-            raise FunctionError("Runtime did not start within 60 seconds")
-
-    @property
-    def pid(self) -> int:
-        """The ID of the process."""
-        return self._process.pid
-
-    @property
-    def cpu_seconds(self) -> float:
-        """The CPU time that the process has used so far, in all its threads."""
-        return time.clock_gettime(~self.pid << 3 | 2)  # as clock_getcpuclockid(3) does
-
     @property
     def peak_memory_bytes(self) -> int:
-        """The peak of the resident memory of the process so far."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (kibibytes,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
-        return int(kibibytes) * 1024
+        """The peak of the resident memory of the process so far: ``VmHWM`` in proc(5)."""
+        # Not ru_maxrss of wait4(2): exec keeps it, so it is at least the memory of this process.
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
+
+    def wait_until_ready(self) -> None:
+        """Wait until the function has started, and requests its first event."""
+        if not self._ready.wait(60):
+            raise FunctionError("Runtime did not start within 60 seconds")
 
     def kill(self) -> None:
         """Kill the process."""
@@ -146,67 +141,33 @@ class LambdaRuntime:
         Raises:
             FunctionError: The function failed.
         """
-        deadline = time.monotonic() + self._timeout_seconds
-        self._api.events.put(event)
-        while True:
-            try:
-                ending, document = self._api.endings.get(timeout=0.1)
-            except queue.Empty:
-                if self._process.poll() is not None:
-                    raise FunctionError(
-                        f"Runtime exited with status {self._process.returncode}"
-                    ) from None
-                if time.monotonic() > deadline:
-                    self.kill()
-                    raise FunctionError(
-                        f"Task timed out after {self._timeout_seconds:.2f} seconds"
-                    ) from None
-            else:
-                break
+        self._events.put(event)
+        try:
+            ending, document = self._endings.get(timeout=self._timeout_seconds)
+        except queue.Empty:
+            self.kill()
+            message = f"Task timed out after {self._timeout_seconds:.2f} seconds"
+            raise FunctionError(message) from None
+        if ending == "exit":
+            raise FunctionError(f"Runtime exited with status {document}")
         if ending == "error":
             raise FunctionError(f"{document['errorType']}: {document['errorMessage']}")
         return document
 
+    def _wait(self) -> None:
+        self._endings.put(("exit", self._process.wait()))
 
-class _RuntimeApi(ThreadingHTTPServer):
-    """The calls of the runtime client: next event, response, error, and initialization error."""
-
-    def __init__(self, timeout_seconds: float) -> None:
-        super().__init__(("127.0.0.1", 0), _RuntimeApiHandler)
-        self.timeout_seconds = timeout_seconds
-        self.ready = threading.Event()
-        self.events: queue.Queue[object] = queue.Queue()
-        self.endings: queue.Queue[tuple[str, Any]] = queue.Queue()
-
-
-class _RuntimeApiHandler(BaseHTTPRequestHandler):
-    server: _RuntimeApi
-
-    def do_GET(self) -> None:
-        """Answer ``/invocation/next`` as soon as there is an event."""
-        self.server.ready.set()
-        event = json.dumps(self.server.events.get()).encode()
-        deadline_ms = int((time.time() + self.server.timeout_seconds) * 1000)
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(event)))
-        self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
-        self.send_header("Lambda-Runtime-Deadline-Ms", str(deadline_ms))
-        self.send_header("Lambda-Runtime-Invoked-Function-Arn", FUNCTION_ARN)
-        self.send_header(
-            "Lambda-Runtime-Trace-Id",
-            f"Root=1-{int(time.time()):x}-{uuid.uuid4().hex[:24]};Sampled=0",
-        )
-        self.end_headers()
-        self.wfile.write(event)
-
-    def do_POST(self) -> None:
-        """Accept ``/invocation/{id}/response``, ``/invocation/{id}/error`` or ``/init/error``."""
-        document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(202)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-        self.server.endings.put((self.path.rsplit("/", 1)[1], document))
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _serve(self, request: Request) -> Response:
+        """Answer ``…/next`` when there is an event; accept ``…/response`` and ``…/error``."""
+        if request.method == "POST":
+            self._endings.put((request.path.rpartition("/")[2], json.loads(request.data)))
+            return Response(status=202)
+        self._ready.set()
+        event = json.dumps(self._events.get())
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self._timeout_seconds) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": FUNCTION_ARN,
+            "Lambda-Runtime-Trace-Id": f"Root=1-{int(time.time()):x}-{uuid.uuid4().hex[:24]}",
+        }
+        return Response(event, headers=headers, content_type="application/json")

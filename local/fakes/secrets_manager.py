@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import threading
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ class Fault:
     Attributes:
         operation: Such as ``GetSecretValue``.
         secret_id: The secret's name.
-        code: An AWS error code, such as ``ThrottlingException``, ``hang`` for no answer, or ``cut``
-            or ``cut-error`` for an answer or an error that ends in the middle of its body.
+        code: An AWS error code, such as ``ThrottlingException``; ``hang`` for no answer; ``drip``
+            for one that arrives byte by byte and does not end; ``cut`` or ``cut-error`` for an
+            answer or an error that ends in the middle of its body.
         times: How many calls fail; all of them by default.
     """
 
@@ -123,6 +125,11 @@ class FakeSecretsManager(LoopbackServer):
             # The headers announce the complete body.
             body = b"".join(self._answer(environ, start_response))
             return [body[: len(body) // 2]]
+        if fault.code == "drip":
+            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+            return itertools.takewhile(
+                lambda _: not self.stopping.wait(0.5), itertools.repeat(b" ")
+            )
         if fault.code == "hang":
             self.stopping.wait()
         status = "500 No" if fault.code == "InternalServiceError" else "400 No"

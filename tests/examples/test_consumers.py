@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import httpx
 import pytest
-from smartcar_token_auth import SmartcarTokenAuth
+from smartcar_token_auth import NoValidTokenError, SmartcarTokenAuth
 
 from local.example import COMMANDS, EXAMPLES, variables
+from local.fakes.loopback import LoopbackServer
 from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
 from rotate_token.access_token import AccessToken
 from tests.programs import need
@@ -25,15 +30,21 @@ from tests.samples import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from local.fakes.secrets_manager import FakeSecretsManager
     from local.fakes.smartcar import FakeSmartcar
 
 
+AWS_CLI = Path(sys.prefix, "aws", "bin")
+NODE_MODULES = EXAMPLES / "node/node_modules"
+SCRIPT = EXAMPLES / "shell/list_connections.sh"
+
+
 class Python:
     """The Python example in sync clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, _folder: Path) -> None:
         self.now = time.time()
         self.auth = SmartcarTokenAuth(TOKEN_SECRET_ID, clock=lambda: self.now)
         self.url = os.environ["SMARTCAR_API_URL"] + "/connections"
@@ -69,11 +80,13 @@ def describe(result: httpx.Response | BaseException) -> str:
 
 
 class Node:
-    """The Node.js example, in a process that `driver.js` runs."""
+    """The Node.js example, copied into an empty folder, in a process that `driver.mjs` runs."""
 
-    def __init__(self) -> None:
-        need("node", f"{EXAMPLES}/node/node_modules")
-        command = ["node", str(PROJECT / "tests/examples/driver.js")]
+    sdk = "@aws-sdk/client-secrets-manager"
+
+    def __init__(self, folder: Path) -> None:
+        install_node_example(folder, self.sdk)
+        command = ["node", shutil.copy(PROJECT / "tests/examples/driver.mjs", folder)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
@@ -89,25 +102,44 @@ class Node:
         return list(json.loads(self.process.stdout.readline()))
 
 
+class OldestNode(Node):
+    """The same with the oldest SDK that its README names."""
+
+    sdk = "oldest-sdk"
+
+
+def install_node_example(folder: Path, sdk: str = Node.sdk) -> None:
+    """Copy the Node.js example into an empty folder, in which a version of the SDK is installed."""
+    need("node", str(NODE_MODULES))
+    shutil.copy(EXAMPLES / "node/smartcar-token.mjs", folder)
+    package = folder / "node_modules" / Node.sdk
+    package.parent.mkdir(parents=True)
+    package.symlink_to(NODE_MODULES / sdk)
+
+
 class Shell:
     """The shell example, whose cache is a file: two processes represent many requests."""
 
-    def __init__(self) -> None:
-        need("aws", "jq", "curl")
+    def __init__(self, _folder: Path) -> None:
         self.cache = Path(os.environ["SMARTCAR_TOKEN_CACHE"])
 
     def get(self, times: int = 1) -> list[str]:
-        script = EXAMPLES / "shell/list_connections.sh"
-        runs = [
-            subprocess.run(script, capture_output=True, text=True, check=False)
-            for _ in range(min(times, 2))
-        ]
-        return ["200" if run.returncode == 0 else run.stderr for run in runs]
+        runs = [run_script() for _ in range(min(times, 2))]
+        return ["200" if run.returncode == 0 else run.stderr.decode() for run in runs]
 
     def age(self, seconds: int) -> None:
         if self.cache.exists():
             token = json.loads(self.cache.read_text())
             self.cache.write_text(json.dumps({**token, "read_at": token["read_at"] - seconds}))
+
+
+def run_script() -> subprocess.CompletedProcess[bytes]:
+    """Run the shell example with Debian's shell, and with the project's AWS CLI."""
+    need(f"{AWS_CLI}/aws", "jq", "curl", "dash")
+    path = f"{AWS_CLI}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["dash", SCRIPT], env={**os.environ, "PATH": path}, capture_output=True, check=False
+    )
 
 
 Consumer = Python | AsyncPython | Node | Shell
@@ -149,21 +181,27 @@ def secret(
     endpoint: FakeSmartcar,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> TokenSecret:
-    """The token secret, with the variables of an example set, and AWS called without retries."""
-    environment = variables(secrets_manager, endpoint, str(tmp_path))
-    for name, value in {**environment, "AWS_MAX_ATTEMPTS": "1"}.items():
+) -> Iterator[TokenSecret]:
+    """The token secret, with the variables of an example set."""
+    for name, value in variables(secrets_manager, endpoint, str(tmp_path)).items():
         monkeypatch.setenv(name, value)
-    return TokenSecret(secrets_manager, endpoint)
+    yield TokenSecret(secrets_manager, endpoint)
+    end_slow_reads(secrets_manager)
+
+
+def end_slow_reads(secrets_manager: FakeSecretsManager) -> None:
+    """End the responses that hang or drip."""
+    secrets_manager.stopping.set()
+    secrets_manager.stopping.clear()
 
 
 @pytest.fixture(params=[Python, AsyncPython, Node, Shell])
-def consumer(request: pytest.FixtureRequest) -> Iterator[Consumer]:
+def consumer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Consumer]:
     """Each of the examples, with an empty cache."""
-    made: Consumer = request.param()
+    made: Consumer = request.param(tmp_path)
     yield made
     if isinstance(made, Node):
-        made.process.communicate()
+        made.process.communicate(timeout=10)  # an aborted read keeps no connection open
 
 
 def test_cache(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
@@ -211,7 +249,7 @@ def test_bad_token(
 @pytest.mark.parametrize(
     "value",
     [
-        Fault("GetSecretValue", TOKEN_SECRET_ID, "InternalServiceError"),
+        Fault("GetSecretValue", TOKEN_SECRET_ID, "AccessDeniedException"),
         "eyJhbGciOi",
         "null",
         '["eyJhbGciOi"]',
@@ -219,6 +257,10 @@ def test_bad_token(
         '{"access_token": "", "expires_at": 9999999999}',
         '{"access_token": "eyJhbGciOi", "expires_at": "9999999999"}',
         '{"access_token": "eyJhbGciOi", "expires_at": true}',
+        '{"access_token": "eyJhbGciOi", "expires_at": NaN}',
+        '{"access_token": "eyJhbGciOi", "expires_at": 1e999}',
+        '{"access_token": "eyJhbGciOi\\n", "expires_at": 9999999999}',
+        '{"access_token": "eyJhbGciOi\\"\\nurl = \\"file:///", "expires_at": 9999999999}',
     ],
 )
 def test_unreadable(value: str | Fault, consumer: Consumer, secret: TokenSecret) -> None:
@@ -227,7 +269,7 @@ def test_unreadable(value: str | Fault, consumer: Consumer, secret: TokenSecret)
     answers = consumer.get(100)
     assert [text for text in answers if "cannot be read" not in text] == []
     assert "eyJhbGciOi" not in "".join(answers)
-    assert secret.reads <= 2  # one for each process of the shell
+    assert secret.reads == 1
 
     secret.publish()
     consumer.age(10)
@@ -256,11 +298,133 @@ def test_slow_read(consumer: Consumer, secret: TokenSecret, endpoint: FakeSmartc
         while len(endpoint.api_statuses) < 99 and time.monotonic() < deadline:
             time.sleep(0.01)
         answered = len(endpoint.api_statuses)
-        secret.secrets_manager.stopping.set()  # ends the hanging read
-    secret.secrets_manager.stopping.clear()
+        end_slow_reads(secret.secrets_manager)
 
     assert answered == 99
     assert answers.result() == ["200"] * 100
+
+
+@pytest.mark.parametrize(
+    ("consumer", "fault", "calls"),
+    [
+        *((example, "hang", 2) for example in (Python, AsyncPython, Node, OldestNode, Shell)),
+        *((example, "drip", 1) for example in (Python, AsyncPython, Node, OldestNode)),
+    ],
+    indirect=["consumer"],
+)
+def test_time_limit(
+    consumer: Consumer, fault: str, calls: int, secret: TokenSecret, endpoint: FakeSmartcar
+) -> None:
+    """A read that hangs or drips has failed after 10 seconds, and the next one can succeed."""
+    token = secret.publish()
+    assert consumer.get() == ["200"]
+
+    consumer.age(301)
+    secret.put(Fault("GetSecretValue", TOKEN_SECRET_ID, fault))
+    started = time.monotonic()
+    assert consumer.get() == ["200"]
+    assert time.monotonic() - started < 15  # on a busy machine
+    assert consumer.get() == ["200"]
+    endpoint.revoke(token)
+    assert consumer.get() != ["200"]
+    assert secret.reads == calls
+
+    secret.publish()
+    consumer.age(10)
+    assert consumer.get() == ["200"]
+
+
+def test_executor(tmp_path: Path, secret: TokenSecret) -> None:
+    """While 100 async requests wait for the secret, the executor of the event loop is free."""
+    example = AsyncPython(tmp_path)
+    secret.put(Fault("GetSecretValue", TOKEN_SECRET_ID, "hang"))
+
+    def wait_for_read() -> None:
+        while not secret.reads:
+            time.sleep(0.01)
+
+    async def get() -> list[httpx.Response | BaseException]:
+        async with httpx.AsyncClient(auth=example.auth) as client:
+            requests = [asyncio.create_task(client.get(example.url)) for _ in range(100)]
+            await asyncio.wait_for(asyncio.to_thread(wait_for_read), timeout=5)
+            end_slow_reads(secret.secrets_manager)
+            return await asyncio.gather(*requests, return_exceptions=True)
+
+    assert all("cannot be read" in str(result) for result in asyncio.run(get()))
+
+
+def test_errors_outside_boto3() -> None:
+    """An answer that boto3 does not understand counts as a failed read in Python, too."""
+
+    def answer(_: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"[]"]
+
+    with LoopbackServer(answer) as server:
+        client = boto3.client("secretsmanager", endpoint_url=server.address)
+        with pytest.raises(NoValidTokenError, match="cannot be read"):
+            SmartcarTokenAuth(TOKEN_SECRET_ID, client).get()
+
+
+@pytest.mark.parametrize("package_type", ["module", "commonjs"])
+def test_node_readme(
+    package_type: str, tmp_path: Path, secret: TokenSecret, endpoint: FakeSmartcar
+) -> None:
+    """The code in the README of the Node.js example works in both kinds of programs."""
+    secret.publish()
+    readme = (EXAMPLES / "node/README.md").read_text()
+    module, commonjs = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
+    code = {"module": module, "commonjs": commonjs}[package_type]
+    install_node_example(tmp_path)
+    (tmp_path / "package.json").write_text(json.dumps({"type": package_type}))
+    (tmp_path / "program.js").write_text(
+        code.replace("https://vehicle.api.smartcar.com/v3", endpoint.api_url)
+    )
+
+    subprocess.run(["node", "program.js"], cwd=tmp_path, check=True)
+
+    assert endpoint.api_statuses == [200]
+
+
+def test_oldest_sdk() -> None:
+    """The oldest SDK in the README is the one that the tests use, with the handler of its time."""
+    need("node", str(NODE_MODULES))
+    sdk, handler = (
+        json.loads((NODE_MODULES / "oldest-sdk" / folder / "package.json").read_text())["version"]
+        for folder in ("", "node_modules/@smithy/node-http-handler")
+    )
+
+    assert (sdk, handler) == ("3.910.0", "4.4.1")
+    assert "3.910.0" in (EXAMPLES / "node/README.md").read_text()
+
+
+def test_body(secret: TokenSecret, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell example prints the body of the API's response, byte for byte."""
+    secret.publish()
+    body = b'{"name": "a\\n\\tb\\\\c"}\r\n\x00\n\n'
+
+    def answer(_: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [body]
+
+    with LoopbackServer(answer) as server:
+        monkeypatch.setenv("SMARTCAR_API_URL", server.address)
+        assert run_script().stdout == body
+
+
+def test_missing_programs(tmp_path: Path) -> None:
+    """The shell example names the programs that are missing."""
+    need("dash", "jq")
+    (tmp_path / "jq").symlink_to(str(shutil.which("jq")))
+    run = subprocess.run(
+        [str(shutil.which("dash")), SCRIPT],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", "missing programs: aws curl\n")
 
 
 @pytest.mark.parametrize("name", ["python", "lambda"])

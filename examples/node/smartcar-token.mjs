@@ -3,6 +3,13 @@ import { GetSecretValueCommand, SecretsManagerClient } from "@aws-sdk/client-sec
 const CACHE_SECONDS = 300;
 const MARGIN_SECONDS = 60;
 const RETRY_SECONDS = 10;
+const READ_SECONDS = 10;
+
+/** By default, the SDK waits without a limit. A read that takes longer than READ_SECONDS is aborted. */
+const CLIENT_CONFIG = {
+  maxAttempts: 2,
+  requestHandler: { connectionTimeout: 1000, requestTimeout: 3000, throwOnRequestTimeout: true },
+};
 
 /** No valid token is cached, and the secret holds none or cannot be read. */
 export class NoValidTokenError extends Error {
@@ -14,7 +21,8 @@ export class NoValidTokenError extends Error {
  *
  * A token is cached for 5 minutes, but only until one minute before it expires. After a 401, the secret
  * is read again, and the request is retried if the token has changed. Two reads are at least 10 seconds
- * apart. While the secret cannot be read, a token that is still valid stays in use.
+ * apart, and each takes at most 10 seconds. While the secret cannot be read, a token that is still valid
+ * stays in use.
  */
 export class SmartcarToken {
   #token = { access_token: "", expires_at: 0 };
@@ -30,7 +38,7 @@ export class SmartcarToken {
    * @param {SecretsManagerClient} [options.client] by default a new one
    * @param {() => number} [options.clock] returns the Unix time in seconds
    */
-  constructor(secretId, { client = new SecretsManagerClient(), clock = () => Date.now() / 1000 } = {}) {
+  constructor(secretId, { client = new SecretsManagerClient(CLIENT_CONFIG), clock = () => Date.now() / 1000 } = {}) {
     this.secretId = secretId;
     this.client = client;
     this.clock = clock;
@@ -83,7 +91,13 @@ export class SmartcarToken {
 
   async #read() {
     try {
-      const secret = await this.client.send(new GetSecretValueCommand({ SecretId: this.secretId }));
+      const abortSignal = AbortSignal.timeout(READ_SECONDS * 1000);
+      const timeout = new Promise((_, reject) => {
+        abortSignal.addEventListener("abort", () => reject(abortSignal.reason));
+      });
+      const command = new GetSecretValueCommand({ SecretId: this.secretId });
+      // The race: an abort does not end `send` once the headers have arrived.
+      const secret = await Promise.race([this.client.send(command, { abortSignal }), timeout]);
       this.#token = parse(secret.SecretString ?? "");
       this.#error = undefined;
     } catch (error) {
@@ -102,7 +116,8 @@ export class SmartcarToken {
 function parse(value) {
   try {
     const { access_token, expires_at } = JSON.parse(value);
-    if (access_token && typeof access_token === "string" && typeof expires_at === "number") {
+    const isToken = typeof access_token === "string" && /^[\w.~+/-]+=*$/.test(access_token);
+    if (isToken && Number.isFinite(expires_at)) {
       return { access_token, expires_at };
     }
   } catch {

@@ -1,4 +1,4 @@
-import { SmartcarToken } from "./smartcar-token.js";
+import { SmartcarToken } from "./smartcar-token.mjs";
 
 const token = new SmartcarToken(process.env.TOKEN_SECRET_ID ?? "smartcar-token/access-token");
 const url = process.env.SMARTCAR_API_URL ?? "https://vehicle.api.smartcar.com/v3";

@@ -1,9 +1,9 @@
-// Drives the Node.js example: for each line of standard input, writes a line of JSON.
+// Drives the Node.js example, which is copied next to it: for each line of standard input, writes a line of JSON.
 // "get 100" sends 100 requests at once and writes their statuses or errors; "age 10" moves the clock by 10 s.
 import { createInterface } from "node:readline";
 import { inspect } from "node:util";
 
-import { SmartcarToken } from "../../examples/node/smartcar-token.js";
+import { SmartcarToken } from "./smartcar-token.mjs";
 
 let now = Date.now() / 1000;
 const token = new SmartcarToken(process.env.TOKEN_SECRET_ID, { clock: () => now });

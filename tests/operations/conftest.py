@@ -1,0 +1,62 @@
+"""Fixtures: an AWS account in this process, and a folder with a samconfig.toml."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Save = Callable[[str], object]
+CreateStack = Callable[..., None]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty account, and no region in the environment: a function that creates clients."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with mock_aws():
+        yield functools.cache(boto3.Session(region_name="us-east-1").client)
+
+
+@pytest.fixture
+def save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Save:
+    """A function that writes samconfig.toml in the current folder, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    return functools.partial(
+        Path("samconfig.toml").write_text, encoding="utf-8", errors="surrogateescape"
+    )
+
+
+@pytest.fixture
+def create_stack(aws: Any) -> CreateStack:
+    """A function that creates a stack with some of the template's parameters and resources."""
+
+    def create_stack(name: str, region: str, **parameters: str) -> None:
+        secret = aws("secretsmanager", region).create_secret(Name="smartcar/client-credentials")
+        given = {
+            "CredentialsSecretArn": secret["ARN"],
+            "ScheduleExpression": "rate(50 minutes)",
+            "AlarmEmail": "on-call@example.com",
+        } | parameters
+        template = {
+            "Parameters": {each: {"Type": "String"} for each in given},
+            "Resources": {"AlarmTopic": {"Type": "AWS::SNS::Topic"}},
+        }
+        aws("cloudformation", region).create_stack(
+            StackName=name,
+            TemplateBody=json.dumps(template),
+            Parameters=[
+                {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
+            ],
+        )
+
+    return create_stack

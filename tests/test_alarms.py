@@ -1,0 +1,159 @@
+"""The alarms: what they say, and when they fire."""
+
+from __future__ import annotations
+
+import operator
+from itertools import zip_longest
+from typing import Any
+
+import pytest
+
+from tests.samples import PROJECT
+from tests.stack import Stack
+
+Series = dict[str, dict[int, float]]
+DAY = 1440
+
+
+def test_notifications() -> None:
+    """Each alarm notifies the topic when it fires and clears, and names its runbook's section."""
+    alarms = Stack({}).of_type("AWS::CloudWatch::Alarm")
+    runbook = (PROJECT / "docs" / "operations.md").read_text()
+
+    assert {name: alarm["AlarmDescription"] for name, alarm in alarms.items()} == {
+        "TokenOverdueAlarm": "No token was published in the last 55 minutes: the published token"
+        " expires soon, or has expired."
+        " Runbook: smartcar-token-rotation, docs/operations.md, TokenOverdueAlarm.",
+        "AttemptsFailingAlarm": "In 2 of the last 10 minutes, at least one attempt to get and"
+        " publish a token failed. The published token may still be valid."
+        " Runbook: smartcar-token-rotation, docs/operations.md, AttemptsFailingAlarm.",
+        "TokenGapAlarm": "The old token had expired before the new one was published: consumers"
+        " had no valid token in between."
+        " Runbook: smartcar-token-rotation, docs/operations.md, TokenGapAlarm.",
+        "CredentialsFallbackAlarm": "The current client credentials are rejected or unusable, and"
+        " the previous ones are used."
+        " Runbook: smartcar-token-rotation, docs/operations.md, CredentialsFallbackAlarm.",
+    }
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == ["AlarmTopic"]
+        assert alarm["OKActions"] == ["AlarmTopic"]
+        assert f"\n### {name}\n" in runbook
+
+
+def test_overdue_minutes() -> None:
+    """The alarm for an overdue token names the number of minutes of the stack."""
+    alarm = Stack({"OverdueMinutes": "35"}).properties("TokenOverdueAlarm")
+
+    assert alarm["AlarmDescription"].startswith("No token was published in the last 35 minutes:")
+
+
+def ones(*minutes: int) -> dict[int, float]:
+    """Make a metric that is 1 in these minutes."""
+    return dict.fromkeys(minutes, 1.0)
+
+
+def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: int) -> bool:
+    """
+    Evaluate an alarm at a minute, as CloudWatch does where data may be missing.
+
+    CloudWatch looks `more` periods further back than the evaluation periods; AWS does not publish
+    that number. The most recent values count, and only values that are still missing are filled in.
+    """
+    periods = int(alarm["EvaluationPeriods"])
+    compare = {
+        "LessThanThreshold": operator.lt,
+        "GreaterThanOrEqualToThreshold": operator.ge,
+    }[alarm["ComparisonOperator"]]
+    window = range(now - periods - more, now)
+    breaches = [compare(values[m], alarm["Threshold"]) for m in window if m in values][-periods:]
+    missing = periods - len(breaches)
+    breaching = sum(breaches) + missing * (alarm["TreatMissingData"] == "breaching")
+    datapoints: int = alarm.get("DatapointsToAlarm", periods)
+    return int(breaching) >= datapoints
+
+
+def metric_of(alarm: dict[str, Any]) -> str:
+    """Return the name of the metric that an alarm evaluates, its value in each minute."""
+    expression, metric = alarm["Metrics"]
+    assert expression["Expression"] == "FILL(metric, 0)"
+    assert (metric["Id"], metric["ReturnData"]) == ("metric", False)
+    assert metric["MetricStat"]["Period"] == 60
+    name: str = metric["MetricStat"]["Metric"]["MetricName"]
+    return name
+
+
+def states(alarm: dict[str, Any], series: Series) -> list[tuple[int, int]]:
+    """Return the intervals of a day, in minutes, in which an alarm is in the state ALARM."""
+    known = series.get(metric_of(alarm), {})
+    # FILL needs at least one value: without any, all of them are missing.
+    values = {m: known.get(m, 0.0) for m in range(DAY)} if known else known
+    by_range = {
+        tuple(in_alarm(alarm, values, now, more) for now in range(DAY)) for more in range(6)
+    }
+    (state,) = by_range  # the same, however far CloudWatch looks back
+    changes = [now for now in range(1, DAY) if state[now] != (now > 1 and state[now - 1])]
+    return list(zip_longest(changes[::2], changes[1::2], fillvalue=DAY))
+
+
+ROTATED = ones(*range(0, DAY, 50))
+# The endpoint is down from minute 49 to 89. The scheduled run at minute 50 and two retries last 14
+# minutes each; Lambda waits 1 and 2 minutes between them. The second retry gets a token.
+OUTAGE = {
+    "TokenRotated": ones(0, *range(89, DAY, 50)),
+    "AttemptFailed": ones(*range(50, 65), *range(66, 80), *range(82, 89)),
+    "SecondsLeftOnOldToken": {89: -1740.0, **dict.fromkeys(range(139, DAY, 50), 600.0)},
+}
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        pytest.param({"TokenRotated": ROTATED}, {}, id="no failures"),
+        pytest.param(
+            {"TokenRotated": ROTATED, "AttemptFailed": ones(50, 100)}, {}, id="single failures"
+        ),
+        pytest.param(
+            OUTAGE,
+            {
+                "AttemptsFailingAlarm": [(52, 98)],
+                "TokenOverdueAlarm": [(56, 90)],
+                "TokenGapAlarm": [(90, 150)],
+            },
+            id="outage",
+        ),
+        pytest.param(
+            {"TokenRotated": ROTATED, "AttemptFailed": ones(50, 55, 60)},
+            {"AttemptsFailingAlarm": [(56, 66)]},
+            id="Retry-After of five minutes",
+        ),
+        pytest.param(
+            {"TokenRotated": ones(0, 50, 100)},
+            {"TokenOverdueAlarm": [(156, DAY)]},
+            id="schedule stops",
+        ),
+        pytest.param({}, {"TokenOverdueAlarm": [(1, DAY)]}, id="schedule never starts"),
+        pytest.param(
+            {
+                "TokenRotated": ROTATED,
+                "AttemptFailed": ones(*range(300, 600, 50)),
+                "CredentialsFallback": ones(*range(300, 600, 50)),
+            },
+            {"CredentialsFallbackAlarm": [(301, 611)]},
+            id="fallback",
+        ),
+        pytest.param(
+            {
+                "TokenRotated": ones(*range(0, DAY, 50)),
+                "SecondsLeftOnOldToken": dict.fromkeys(range(50, DAY, 50), -1200.0),
+            },
+            {"TokenGapAlarm": [(51, DAY)]},
+            id="short lifetime",
+        ),
+    ],
+)
+def test_firing(series: Series, expected: dict[str, list[tuple[int, int]]]) -> None:
+    """Alarms fire and clear in time: within minutes in an outage, and not for a single failure."""
+    alarms = Stack({}).of_type("AWS::CloudWatch::Alarm")
+    fired = {name: states(alarm, series) for name, alarm in alarms.items()}
+
+    assert {name: intervals for name, intervals in fired.items() if intervals} == expected
