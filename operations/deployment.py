@@ -143,7 +143,7 @@ def one_line_errors() -> Iterator[None]:
             "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
         )
     except NoRegionError:
-        sys.exit("No AWS region found: run `aws configure`, or set AWS_REGION")
+        sys.exit("No AWS region found: run `make configure`, or set AWS_REGION")
     except (BotoCoreError, ClientError, DeploymentError) as error:
         sys.exit(" ".join(str(error).split()))
     except KeyboardInterrupt:

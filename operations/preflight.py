@@ -1,8 +1,7 @@
 """
 Check in about a second what would end a deployment after minutes: `make configure`, `make deploy`.
 
-`make configure` asks for the credentials secret, so it goes on without it. It asks for the region
-too, but the SAM CLI then fails if none is configured.
+`make configure` asks for the region and the credentials secret, so it goes on without them.
 """
 
 from __future__ import annotations
@@ -24,8 +23,12 @@ def main(environment: str, *, asks: bool) -> None:
     with one_line_errors():
         session, settings = open_environment(environment)
         name, region = settings["stack_name"], session.region_name
-        account = session.client("sts").get_caller_identity()["Account"]
-        print(f"Stack {name} in account {account}, region {region}", flush=True)
+        # Without a region, SAM suggests us-east-1.
+        client = session.client("sts", region_name=region or "us-east-1")
+        account = client.get_caller_identity()["Account"]
+        print(f"Stack {name} in account {account}, region {region or 'not set'}", flush=True)
+        if asks and not region:
+            return
         stack = describe_stack(session, name)
         if stack and stack["StackStatus"] in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}:
             location = f"--stack-name {name} --region {region}"

@@ -77,19 +77,17 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
 @pytest.fixture
 def stack(secrets_manager: FakeSecretsManager) -> str:
     """The stack that was deployed last; returns the name of its log group."""
-    client = boto3.client(
-        "cloudformation", endpoint_url=secrets_manager.address, region_name="eu-central-1"
-    )
+    session = boto3.Session(region_name="eu-central-1")
+    secrets = session.client("secretsmanager", endpoint_url=secrets_manager.address)
+    secret = secrets.create_secret(Name="credentials")
     template = {
         "Parameters": {
-            name: {"Type": "String", "Default": value}
-            for name, value in {
-                "CredentialsSecretArn": "arn:aws:secretsmanager:eu-central-1:1:secret:s",
-                "ScheduleExpression": "rate(50 minutes)",
-            }.items()
+            "CredentialsSecretArn": {"Type": "String", "Default": secret["ARN"]},
+            "ScheduleExpression": {"Type": "String", "Default": "rate(50 minutes)"},
         },
         "Resources": {"RotateTokenLogGroup": {"Type": "AWS::Logs::LogGroup"}},
     }
+    client = session.client("cloudformation", endpoint_url=secrets_manager.address)
     client.create_stack(StackName="other", TemplateBody=json.dumps(template))
     found = client.describe_stack_resources(StackName="other")["StackResources"]
     return found[0]["PhysicalResourceId"]
@@ -114,16 +112,16 @@ def test_deploy(make: Make) -> None:
 
 
 def test_configure(make: Make) -> None:
-    """The first time, in this order: the checks, the build, the questions, the state."""
-    status, lines = make("configure", region="eu-central-1")
+    """The first time, without a region: the checks, the build, the questions, the state."""
+    status, lines = make("configure")
 
     assert [
-        "Stack other in account 123456789012, region eu-central-1",
+        "Stack other in account 123456789012, region not set",
         "sam build",
         "called: sam build",
         "sam deploy --guided --config-env default",
         "called: sam deploy --guided --config-env default",
-        "There is no stack other in eu-central-1; `make configure ENV=default` deploys it",
+        "No AWS region found: run `make configure`, or set AWS_REGION",
     ] == lines
     assert 2 == status
 

@@ -29,22 +29,29 @@ parameter_overrides = "CredentialsSecretArn=\"arn:aws:secretsmanager:us-east-1:1
 """
 )
 
+SHOWN = "Stack token in account 123456789012, region us-east-1\n"
+
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
-    ("settings", "asks"),
-    [(CONFIGURED, False), (CONFIGURED, True), (LOCATED, True)],
-    ids=["deploy", "configure", "credentials to ask for"],
+    ("settings", "asks", "shown"),
+    [
+        (CONFIGURED, False, SHOWN),
+        (CONFIGURED, True, SHOWN),
+        (LOCATED, True, SHOWN),
+        (NAMED, True, "Stack token in account 123456789012, region not set\n"),
+    ],
+    ids=["deploy", "configure", "credentials to ask for", "region to ask for"],
 )
 def test_clear(
-    save: Save, capsys: pytest.CaptureFixture[str], settings: str, *, asks: bool
+    save: Save, capsys: pytest.CaptureFixture[str], settings: str, *, asks: bool, shown: str
 ) -> None:
     """If nothing is in the way, the account and the region are shown."""
     save(settings)
 
     preflight.main("default", asks=asks)
 
-    assert "Stack token in account 123456789012, region us-east-1\n" == capsys.readouterr().out
+    assert shown == capsys.readouterr().out
 
 
 def test_existing_stack(create_stack: CreateStack, save: Save) -> None:
@@ -66,6 +73,7 @@ ELSEWHERE = (
     ("settings", "expected"),
     [
         ("", "samconfig.toml has no environment default, only "),
+        (NAMED, "No AWS region found: "),
         (LOCATED, "samconfig.toml has no CredentialsSecretArn; run `make configure ENV=default`$"),
         *(
             (f"{LOCATED}parameter_overrides = {overrides}", ELSEWHERE)
@@ -84,16 +92,6 @@ def test_deploy(save: Save, settings: str, expected: str) -> None:
 
     with pytest.raises(SystemExit, match=f"^{expected}"):
         preflight.main("default", asks=False)
-
-
-@pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
-def test_no_region(save: Save, *, asks: bool) -> None:
-    """Both commands need a region: the SAM CLI asks for one, but fails if none is configured."""
-    save(NAMED)
-
-    with pytest.raises(SystemExit, match="^No AWS region found: run `aws configure`, or set AWS_"):
-        preflight.main("default", asks=asks)
 
 
 @pytest.mark.usefixtures("aws")
