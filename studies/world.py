@@ -78,7 +78,6 @@ class Scenario:
         retry_after: Its Retry-After, in seconds, with each 503.
         answers_in: The shortest and the longest time that it takes to answer.
         aws_outages: When Secrets Manager is unavailable.
-        write_outages: When Secrets Manager refuses to write.
         throttled: The share of calls that it throttles at other times.
         lost_answers: The share of writes that it applies without an answer.
         is_aws_slow: Whether each call of Secrets Manager lasts as long as it may.
@@ -96,7 +95,6 @@ class Scenario:
     retry_after: int = 0
     answers_in: tuple[float, float] = (0.1, 0.6)
     aws_outages: Windows = ()
-    write_outages: Windows = ()
     throttled: float = 0
     lost_answers: float = 0
     is_aws_slow: bool = False
@@ -164,7 +162,7 @@ class _SecretsManager:
     meta = _CLIENT.meta
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer("GetSecretValue", self.scenario.aws_outages)
+        self._answer("GetSecretValue")
         secret = {"ARN": call["SecretId"], "VersionId": call["VersionStage"]}
         if call["SecretId"] == "token":
             if not self.outcome.writes:
@@ -176,16 +174,16 @@ class _SecretsManager:
         return {**secret, "SecretString": json.dumps(credentials)}
 
     def put_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer("PutSecretValue", self.scenario.aws_outages + self.scenario.write_outages)
+        self._answer("PutSecretValue")
         token = AccessToken.from_json(call["SecretString"])
         self.outcome.writes.append(Write(self.clock.now, token))
         if random.random() < self.scenario.lost_answers:
             self._hang()
         return {"VersionId": str(len(self.outcome.writes))}
 
-    def _answer(self, operation: str, outages: Windows) -> None:
+    def _answer(self, operation: str) -> None:
         """Let the time of a call pass, and raise its error if it fails."""
-        is_unavailable = _covers(outages, self.clock.now)
+        is_unavailable = _covers(self.scenario.aws_outages, self.clock.now)
         if is_unavailable and self.scenario.hangs:
             self._hang()
         self.clock.sleep(AWS_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
@@ -210,6 +208,8 @@ class _TokenServer:
         is_unavailable = _covers(scenario.outages, self.clock.now)
         self.outcome.requests.append(self.clock.now)
         token = f"token-{len(self.outcome.requests)}"
+        status = 200
+        fields = {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_SECONDS}
         patience = request.extensions["timeout"]["read"]
         answers_in = random.uniform(*scenario.answers_in)
         if answers_in > patience or (is_unavailable and scenario.hangs):
@@ -217,11 +217,12 @@ class _TokenServer:
             raise httpx.ReadTimeout("Simulated.")
         self.clock.sleep(answers_in)
         if is_unavailable or random.random() < scenario.failing:
-            return _response(503, {}, {"Retry-After": str(scenario.retry_after)})
-        if not request.content.endswith(b"&client_secret=correct"):
-            return _response(401, {"error": "invalid_client"})
-        fields = {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_SECONDS}
-        return _response(200, fields)
+            status, fields = 503, {}
+        elif not request.content.endswith(b"&client_secret=correct"):
+            status, fields = 401, {"error": "invalid_client"}
+        headers = {"Retry-After": str(scenario.retry_after)}
+        body = httpx.ByteStream(json.dumps(fields).encode())
+        return httpx.Response(status, headers=headers, stream=body)
 
 
 def _covers(windows: Windows, moment: float) -> bool:
@@ -235,36 +236,23 @@ def _aws_error(code: str, operation: str) -> Exception:
     return failure
 
 
-def _response(
-    status: int, fields: dict[str, object], headers: dict[str, str] | None = None
-) -> httpx.Response:
-    body = httpx.ByteStream(json.dumps(fields).encode())
-    return httpx.Response(status, headers=headers, stream=body)
-
-
 def script(
     store: SecretStore,
     endpoint: TokenEndpoint,
     run: Run,
     *,
     forced: bool,  # noqa: ARG001 (it always rotates)
-    attempts: int = 1,
 ) -> None:
-    """Request a token in up to so many attempts; publish it, and leave the rest to Lambda."""
-    credentials = store.read_credentials("AWSCURRENT")
+    """Request a token, with three quick retries; publish it, and leave the rest to Lambda."""
     retrying = Retrying(
-        stop=stop_after_attempt(attempts), wait=wait_exponential(), sleep=run.sleep, reraise=True
+        stop=stop_after_attempt(4), wait=wait_exponential(), sleep=run.sleep, reraise=True
     )
-    store.publish_token(
-        retrying(endpoint.request_token, credentials, now=run.clock(), seconds=run.seconds_left)
-    )
+    credentials = store.read_credentials("AWSCURRENT")
+    token = retrying(endpoint.request_token, credentials, now=run.clock(), seconds=run.seconds_left)
+    store.publish_token(token)
 
 
-POLICIES: dict[str, Policy] = {
-    "this project": rotate,
-    "three quick retries": functools.partial(script, attempts=4),
-    "plain script": script,
-}
+POLICIES: dict[str, Policy] = {"this project": rotate, "three quick retries": script}
 
 
 def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:

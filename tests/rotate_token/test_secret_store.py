@@ -11,6 +11,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from local.fakes.loopback import LoopbackServer
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
@@ -23,6 +24,8 @@ from rotate_token.secret_store import SecretStore
 from tests.samples import make_store
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
     from rotate_token.access_token import AccessToken
@@ -144,3 +147,21 @@ def test_other_region(setting: str, ids: tuple[str, str], secrets: SecretsManage
         SecretStore(
             secrets, credentials_secret_id=credentials_secret_id, token_secret_id=token_secret_id
         )
+
+
+def answer_with_half_a_character(_: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Answer with a secret that ends in the middle of a character of UTF-8."""
+    start_response("200 OK", [])
+    return [b'{"SecretString": "kYz7Q2vXw9Lr4TnB\xc3']
+
+
+def test_half_a_character() -> None:
+    """An answer that ends in the middle of a character is a transient error without any of it."""
+    with LoopbackServer(answer_with_half_a_character) as server:
+        client = boto3.client("secretsmanager", endpoint_url=server.address)
+        with pytest.raises(
+            SecretsManagerUnavailableError, match="the response was cut off"
+        ) as raised:
+            make_store(client).read_credentials("AWSCURRENT")
+
+    assert raised.value.__context__ is None

@@ -139,12 +139,12 @@ def test_reserved_time() -> None:
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_refused_writes(hangs: bool) -> None:  # noqa: FBT001 (a parameter of the test)
-    """A manual run and a scheduled run that wait for the same write outage leave no gap."""
+def test_concurrent_runs(hangs: bool) -> None:  # noqa: FBT001 (a parameter of the test)
+    """A manual run and a scheduled run that wait for the same outage leave no gap."""
     for seed in range(12):
         begin = SCHEDULED - 14 * MINUTE
         scenario = Scenario(
-            write_outages=((begin, SCHEDULED + share(seed) * 2 * MINUTE),),
+            aws_outages=((begin, SCHEDULED + share(seed) * 2 * MINUTE),),
             manual_runs=(SCHEDULED - share(7 * seed) * 14 * MINUTE,),
             hangs=hangs,
         )
