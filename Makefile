@@ -13,6 +13,10 @@ BIN := $(VENV)/bin
 # So that the tools, pip for `sam build`, and the AWS CLI are the project's own.
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/aws/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# Otherwise, uv rejects a proxy that inspects TLS, even if the system has its certificate.
+CERTIFICATES := /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+	/etc/ssl/ca-bundle.pem /etc/ssl/cert.pem
+export UV_SYSTEM_CERTS ?= $(if $(wildcard $(CERTIFICATES)),true,false)
 # The SAM CLI and boto3 do not read AWS_REGION.
 ifneq ($(AWS_REGION),)
 export AWS_DEFAULT_REGION ?= $(AWS_REGION)
@@ -22,28 +26,52 @@ endif
 # The Lambda runtime client runs on Linux only.
 RUNTIME := $(if $(filter Linux,$(shell uname)),$(VENV)/runtime/installed)
 NODE_MODULES := examples/node/node_modules/installed
+OLDEST_NODE := 20
+IS_TOO_OLD := parseInt(process.versions.node) < $(OLDEST_NODE)
+NODE := $(shell command -v npm > /dev/null && node -e 'process.exit(+($(IS_TOO_OLD)))' && echo found)
+
+# What would end a command later is checked before anything is installed.
+SETTINGS := PYTHON FAULTS EXAMPLE PAIRS WRITE ENV WAIT
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+$(if $(filter-out $(SETTINGS),$(GIVEN)),$(error unknown: $(filter-out $(SETTINGS),$(GIVEN)); \
+	choose from $(SETTINGS)))
+
+ifneq ($(filter example,$(MAKECMDGOALS)),)
+EXAMPLES := python lambda node shell
+$(if $(filter $(EXAMPLES),$(EXAMPLE)),,$(error unknown: EXAMPLE=$(EXAMPLE); choose from $(EXAMPLES)))
+MISSING_node := $(if $(NODE),,Node.js $(OLDEST_NODE) or newer, with npm)
+MISSING_shell := $(foreach name,jq curl,$(if $(shell command -v $(name)),,$(name)))
+$(if $(strip $(MISSING_$(EXAMPLE))),$(error missing for EXAMPLE=$(EXAMPLE): $(MISSING_$(EXAMPLE))))
+endif
 
 .PHONY: help run example test check format build deploy configure status rotate logs bench simulate lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub("[;:] ", "\n" sprintf("%17s", ""), $$2); \
+		printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 timeout" scripts failures
+run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 timeout" simulates failures
 	@PYTHONPATH=functions python -m local.run $(FAULTS)
 
-example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine: EXAMPLE=python, lambda, node or shell
+example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine; EXAMPLE=python, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)
 
-test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
+test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
+	@echo 'Running all tests: this takes about three minutes.'
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
-check: $(VENV)/installed $(if $(shell command -v npm),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
+check: $(VENV)/installed $(if $(NODE),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
 	ruff format --check .
 	ruff check .
 	mypy
 	cfn-lint template.yaml examples/lambda/template.yaml
 	sam validate --lint
-	$(if $(shell command -v npm),cd examples/node && npm run --silent check)
+ifneq ($(NODE),)
+	cd examples/node && npm run --silent check
+else
+	@echo 'Not checked: examples/node, which needs Node.js $(OLDEST_NODE) or newer, with npm'
+	@[ -z "$$CI" ]
+endif
 
 format: $(VENV)/installed ## fix format and style where possible
 	ruff format .
@@ -53,7 +81,7 @@ build: $(VENV)/installed ## build the package for Lambda in .aws-sam/build
 	sam build
 	@echo 'Next: make configure, or, with the settings of the last make configure, make deploy'
 
-deploy: $(VENV)/installed ## deploy the stack again, with the settings of the last `make configure`
+deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`
 	@PYTHONPATH=functions python -m operations.preflight '$(ENV)'
 	sam build
 	sam deploy --config-env $(ENV) --no-confirm-changeset
@@ -92,21 +120,27 @@ lock: $(VENV)/installed ## update the requirement files to the newest versions
 		--output-file requirements-aws.txt
 
 LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
-INSTALL := uv pip install --no-deps --require-hashes
+INSTALL := uv pip install --quiet --no-deps --require-hashes
 
-# uv shows the progress of the setup. Its version and hashes are those in the requirement file.
+# In another folder, or with another Python, .venv does not work: it is made again.
+PACKAGES := import site; print(*site.getsitepackages())
+ifneq "$(shell $(BIN)/python -c '$(PACKAGES)' 2> /dev/null)" "$(shell cat $(VENV)/installed 2> /dev/null)"
+.PHONY: $(VENV)/installed
+endif
+
+# The version of uv and its hashes are those in the requirement file.
 $(VENV)/installed: requirements-dev.txt
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	@echo 'Setting up $(VENV): this takes about a minute, only once.'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\]$$/p' $< | $(BIN)/python -m pip install --quiet --require-hashes -r /dev/stdin
 	@$(INSTALL) --python $(BIN)/python -r $<
-	@touch $@
+	@$(BIN)/python -c '$(PACKAGES)' > $@
 
 define CHECK_PYTHON
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is required; specify another one, such as: make PYTHON=python3.13')
+    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is required; specify another one, such as: make $(MAKECMDGOALS) PYTHON=python3.13')
 try:
     import ensurepip, venv
 except ImportError:
@@ -119,13 +153,13 @@ $(NODE_MODULES): examples/node/package-lock.json
 	@touch $@
 
 # With Python 3.13, as in Lambda, or with the Python of .venv if the machine does not have 3.13.
-$(VENV)/runtime/installed: requirements-runtime.txt | $(VENV)/installed
+$(VENV)/runtime/installed: requirements-runtime.txt $(VENV)/installed
 	@PYENV_VERSION=3.13 python3.13 -m venv --without-pip $(VENV)/runtime 2> /dev/null \
 		|| python -m venv --without-pip $(VENV)/runtime
 	@$(INSTALL) --compile-bytecode --python $(VENV)/runtime/bin/python -r $<
 	@touch $@
 
-$(VENV)/aws/installed: requirements-aws.txt | $(VENV)/installed
+$(VENV)/aws/installed: requirements-aws.txt $(VENV)/installed
 	@python -m venv --without-pip $(VENV)/aws
 	@$(INSTALL) --python $(VENV)/aws/bin/python -r $<
 	@touch $@

@@ -11,13 +11,15 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 
-from local.fakes import isolate_environment
+from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import HANDLER, LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -29,9 +31,12 @@ from rotate_token.retrying import RESERVED_SECONDS
 EVENT = Path("events", "scheduled.json")
 
 ATTEMPTS_SECONDS = 30
-"""For how long new attempts start."""
+"""New attempts start for this long."""
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
+step = textwrap.TextWrapper(
+    80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+)
 STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
@@ -40,7 +45,8 @@ class StepHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
-        console.print(f"  {record.getMessage()}", style=STYLES.get(record.levelno, "green"))
+        text = step.fill(record.getMessage())
+        console.print(text, style=STYLES.get(record.levelno, "green"))
 
 
 def main(faults: list[str]) -> None:
@@ -51,11 +57,11 @@ def main(faults: list[str]) -> None:
         secrets_manager = stack.enter_context(FakeSecretsManager())
         secrets_manager.reset(client_id, client_secret)
         console.print(f"Fake Secrets Manager at {secrets_manager.address}", style="bold")
-        console.print(f"  {CREDENTIALS_SECRET_ID}  client_id {client_id}, client_secret not shown")
+        console.print(f"  {CREDENTIALS_SECRET_ID}  for client_id {client_id}")
         console.print(f"  {TOKEN_SECRET_ID}  no value yet")
         console.print(f"Token endpoint at {token_url}", style="bold")
         if faults:
-            console.print(f"  will answer {', then '.join(faults)}, then normally")
+            console.print(step.fill(f"will answer {', then '.join(faults)}, then normally"))
         _invoke({**secrets_manager.environment, "TOKEN_URL": token_url})
         _consume(secrets_manager.published())
     console.print("\nNext:", "make test" if faults else 'make run FAULTS="503 429 timeout"')
@@ -73,7 +79,15 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
                 "FAULTS needs the fake token endpoint: "
                 "unset SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET"
             )
+        try:
+            httpx.Client().close()
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            sys.exit(
+                "Smartcar cannot be called with this machine's HTTPS_PROXY, ALL_PROXY "
+                f"or SSL_CERT_FILE: {error}"
+            )
         return client_id, client_secret, SMARTCAR_TOKEN_URL
+    ignore_proxies()
     try:
         endpoint = stack.enter_context(FakeSmartcar(faults))
     except ValueError as error:
@@ -94,7 +108,8 @@ def _invoke(environment: dict[str, str]) -> None:
         result = handler.lambda_handler(json.loads(EVENT.read_text()), context)
     except RotationError as error:
         sys.exit(f"No token was published: {error}")
-    console.print(f"  after {time.monotonic() - started_at:.1f} s: {json.dumps(result)}")
+    duration_seconds = time.monotonic() - started_at
+    console.print(step.fill(f"after {duration_seconds:.1f} s: {json.dumps(result)}"))
 
 
 def _consume(document: str) -> None:

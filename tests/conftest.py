@@ -9,13 +9,14 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import boto3
 import pytest
 from moto import mock_aws
 
 import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
-from local.fakes import isolate_environment
+from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
@@ -40,9 +41,7 @@ def pytest_configure() -> None:
     """Remove settings of this machine that would affect tests, and guard processes they start."""
     isolate_environment()
     for name in list(os.environ):
-        if re.match(
-            r"SMARTCAR_|PYTHON|SSL_CERT_|(HTTPS?|ALL)_PROXY$|.+_COLOR$", name, re.IGNORECASE
-        ):
+        if re.match(r"SMARTCAR_|PYTHON|.+_COLOR$", name):
             del os.environ[name]
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "testing",
@@ -52,6 +51,14 @@ def pytest_configure() -> None:
         "NODE_OPTIONS": f'--require "{LOOPBACK_ONLY}/loopback_only.cjs"',
         "CURL_HOME": str(LOOPBACK_ONLY),
     }
+
+
+@pytest.fixture(autouse=True)
+def no_proxies() -> Iterator[None]:
+    """Tests ignore this machine's proxies; the build of the package needs them."""
+    with mock.patch.dict(os.environ):
+        ignore_proxies()
+        yield
 
 
 @pytest.fixture

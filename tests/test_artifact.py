@@ -162,16 +162,20 @@ def test_contents(package: Path) -> None:
     assert not [record for record in records if "../bin/" in record]
 
 
-def test_reproducible(package: Path, tmp_path: Path) -> None:
-    """In another folder, under another Python and umask, the package is the same, byte for byte."""
-    project, environment = tmp_path / "another folder", tmp_path / "venv"
+@pytest.fixture(scope="module")
+def another_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that is built in another folder, under another Python and umask."""
+    folder = tmp_path_factory.mktemp("another")
+    project, environment = folder / "another folder", folder / "venv"
     shutil.copytree(PROJECT / "functions", project / "functions")
     shutil.copy(PROJECT / "template.yaml", project)
     make_environment_of_another_python(environment)
+    return build_package(project, project / "build", environment / "bin", umask=0o077)
 
-    another = build_package(project, project / "build", environment / "bin", umask=0o077)
 
-    assert digests(another) == digests(package)
+def test_reproducible(package: Path, another_package: Path) -> None:
+    """In another folder, under another Python and umask, the package is the same, byte for byte."""
+    assert digests(another_package) == digests(package)
 
 
 def make_environment_of_another_python(folder: Path) -> None:

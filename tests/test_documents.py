@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rotate_token
-from local.example import publish
+from local.fakes.secrets_manager import publish
 from rotate_token import errors
 from tests.samples import PROJECT
 from tests.stack import transformed_template

@@ -14,12 +14,18 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from local.fakes.loopback import LoopbackServer
+from rotate_token.retrying import Run
+from rotate_token.rotation import rotate
+from rotate_token.secret_store import SecretStore
+from rotate_token.token_endpoint import TokenEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
+
+    from local.fakes.smartcar import FakeSmartcar
 
 CREDENTIALS_SECRET_ID = "smartcar/client-credentials"  # noqa: S105 (a name)
 TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
@@ -130,3 +136,15 @@ class FakeSecretsManager(LoopbackServer):
         body = json.dumps({"__type": fault.code, "message": "As scripted."}).encode()
         start_response(status, [("Content-Length", str(len(body)))])
         return [body[:20] if fault.code == "cut-error" else body]
+
+
+def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
+    """Publish a new token in the same way as the function, and return it."""
+    store = SecretStore(
+        secrets_manager.client,
+        credentials_secret_id=CREDENTIALS_SECRET_ID,
+        token_secret_id=TOKEN_SECRET_ID,
+    )
+    run = Run(timeout_seconds=60, report=lambda *_: None)
+    rotate(store, TokenEndpoint(endpoint.url), run, forced=True)
+    return str(json.loads(secrets_manager.published())["access_token"])

@@ -21,10 +21,11 @@ import httpx
 import pytest
 from smartcar_token_auth import NoValidTokenError, SmartcarTokenAuth
 
-from local.example import COMMANDS, EXAMPLES, publish, variables
+from local.example import COMMANDS, EXAMPLES, variables
 from local.fakes.loopback import LoopbackServer
-from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault
+from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
 from rotate_token.access_token import AccessToken
+from tests.programs import need
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
@@ -142,14 +143,6 @@ def run_script() -> subprocess.CompletedProcess[bytes]:
 
 
 Consumer = Python | AsyncPython | Node | Shell
-
-
-def need(*names: str) -> None:
-    """Skip a test on a machine that lacks a program or a folder, but not in CI."""
-    for name in names:
-        if not shutil.which(name) and not Path(name).is_dir():
-            stop = pytest.fail if "CI" in os.environ else pytest.skip
-            stop(f"{name} is missing")
 
 
 @dataclass
@@ -437,9 +430,8 @@ def test_missing_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["python", "lambda"])
 def test_programs(name: str, secret: TokenSecret) -> None:
     """The Python example programs list the connections."""
-    folder, command = COMMANDS[name]
     secret.publish()
 
-    listed = subprocess.check_output(command, cwd=EXAMPLES / folder, text=True)
+    listed = subprocess.check_output(COMMANDS[name], cwd=EXAMPLES / name, text=True)
 
     assert listed == "{'data': []}\n"

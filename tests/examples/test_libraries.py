@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from local.example import publish
+from local.fakes.secrets_manager import publish
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import site
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
     for name, script in (("sam", SAM), ("python", PYTHON)):
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
-    (tmp_path / ".venv" / "installed").touch()
+    (tmp_path / ".venv" / "installed").write_text(" ".join(site.getsitepackages()))
     environment = {
         name: value
         for name, value in {**os.environ, **secrets_manager.environment}.items()

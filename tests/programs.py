@@ -1,0 +1,36 @@
+"""The programs of this machine that some tests run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.samples import PROJECT
+
+OLDEST_NODE = int(re.findall(r"OLDEST_NODE := (\d+)", (PROJECT / "Makefile").read_text())[0])
+
+
+def need(*names: str) -> None:
+    """Skip a test on a machine where a program or a folder is missing or too old; fail it in CI."""
+    problems = [problem for name in names if (problem := find_problem(name))]
+    if problems:
+        stop = pytest.fail if "CI" in os.environ else pytest.skip
+        stop(", ".join(problems))
+
+
+@cache
+def find_problem(name: str) -> str:
+    """Say what is wrong with a program or a folder, if something is."""
+    if not shutil.which(name) and not Path(name).is_dir():
+        return f"{name} is missing"
+    if name == "node":
+        version = subprocess.check_output(["node", "--version"], text=True).strip()
+        if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
+            return f"Node.js {version} is too old: the example needs {OLDEST_NODE} or newer"
+    return ""
