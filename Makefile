@@ -123,7 +123,7 @@ LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-comma
 INSTALL := uv pip install --quiet --no-deps --require-hashes
 
 # In another folder, or with another Python, .venv does not work: it is made again.
-PACKAGES := import site; print(*site.getsitepackages())
+PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 ifneq "$(shell $(BIN)/python -c '$(PACKAGES)' 2> /dev/null)" "$(shell cat $(VENV)/installed 2> /dev/null)"
 .PHONY: $(VENV)/installed
 endif

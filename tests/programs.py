@@ -18,10 +18,10 @@ OLDEST_NODE = int(re.findall(r"OLDEST_NODE := (\d+)", (PROJECT / "Makefile").rea
 
 def need(*names: str) -> None:
     """Skip a test on a machine where a program or a folder is missing or too old; fail it in CI."""
-    problems = [problem for name in names if (problem := find_problem(name))]
-    if problems:
-        stop = pytest.fail if "CI" in os.environ else pytest.skip
-        stop(", ".join(problems))
+    stop = pytest.fail if "CI" in os.environ else pytest.skip
+    for name in names:
+        if problem := find_problem(name):
+            stop(problem)
 
 
 @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 import boto3
@@ -51,7 +51,7 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
     for name, script in (("sam", SAM), ("python", PYTHON)):
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
-    (tmp_path / ".venv" / "installed").write_text(" ".join(site.getsitepackages()))
+    (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"))
     environment = {
         name: value
         for name, value in {**os.environ, **secrets_manager.environment}.items()
