@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.programs import need
 
 REFUSED = "tests reach loopback addresses only"
 AWS = Path(sys.prefix, "aws", "bin", "aws")
@@ -40,8 +41,7 @@ def test_this_process() -> None:
 )
 def test_other_processes(command: list[str], error: str) -> None:
     """Programs that a test starts do not reach out either."""
-    if not shutil.which(command[0]):
-        pytest.skip(f"{command[0]} is missing")
+    need(command[0])
 
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
 
