@@ -20,7 +20,6 @@ from rotate_token.errors import (
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
-    from mypy_boto3_secretsmanager.type_defs import GetSecretValueResponseTypeDef
 
 _ARN = re.compile(r"arn:[^:]*:secretsmanager:(?P<region>[^:]*):")
 
@@ -86,9 +85,7 @@ class SecretStore:
             problem = f"it does not exist or has no version {version_stage}"
         else:
             try:
-                return ClientCredentials.from_json(
-                    secret.get("SecretString", ""), secret["VersionId"]
-                )
+                return ClientCredentials.from_json(*secret)
             except ValueError as error:
                 problem = str(error)
         raise CredentialsError(
@@ -107,8 +104,9 @@ class SecretStore:
         secret = self._read(self._token_secret_id, "AWSCURRENT")
         if secret is None:
             return None
+        document, _ = secret
         try:
-            return AccessToken.from_json(secret.get("SecretString", ""))
+            return AccessToken.from_json(document)
         except ValueError as error:
             problem = str(error)
         raise SecretsManagerError(
@@ -131,11 +129,11 @@ class SecretStore:
         except (BotoCoreError, ClientError, KeyError) as error:
             raise _failure("PutSecretValue", self._token_secret_id, error) from error
 
-    def _read(self, secret_id: str, version_stage: str) -> GetSecretValueResponseTypeDef | None:
-        """Return a version of a secret, or None if it does not exist."""
+    def _read(self, secret_id: str, version_stage: str) -> tuple[str, str] | None:
+        """Return the string value of a secret and its version, or None if it does not exist."""
         try:
             secret = self._client.get_secret_value(SecretId=secret_id, VersionStage=version_stage)
-            self._arns[secret_id] = secret["ARN"]
+            self._arns[secret_id], version_id = secret["ARN"], secret["VersionId"]
         except self._client.exceptions.ResourceNotFoundException:
             return None
         except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
@@ -147,7 +145,7 @@ class SecretStore:
                     "TOKEN_SECRET_ID names the same secret as CREDENTIALS_SECRET_ID",
                     "use a separate secret for the token, or it overwrites the client credentials",
                 )
-            return secret
+            return secret.get("SecretString", ""), version_id
         raise failure  # outside the handlers, because a UnicodeDecodeError holds the value
 
 
