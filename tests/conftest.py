@@ -21,7 +21,7 @@ from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.credentials import ClientCredentials
-from tests.samples import PROJECT, build_package, old_token
+from tests.samples import LOOPBACK_ONLY, PROJECT, build_package, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from rotate_token.access_token import AccessToken
     from rotate_token.rotation import Result
     from tests.samples import Invoke
-
-
-LOOPBACK_ONLY = PROJECT / "tests" / "loopback_only"
 
 
 def pytest_configure() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
+LOOPBACK_ONLY = PROJECT / "tests" / "loopback_only"
+"""A folder for PYTHONPATH, which keeps a Python process from reaching other addresses."""
 
 EVENT_SECRET_ARN = "arn:aws:secretsmanager:us-west-2:012345678901:secret:mySecret-a1b2c3"
 

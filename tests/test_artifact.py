@@ -16,7 +16,7 @@ from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRunt
 from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
-from tests.samples import PROJECT, build_package
+from tests.samples import LOOPBACK_ONLY, PROJECT, build_package
 from tests.stack import Stack
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_output(function: LambdaRuntime, endpoint: FakeSmartcar) -> None:
 def test_configuration(package: Path) -> None:
     """Without its settings, the function does not start, and the error names a missing one."""
     with (
-        LambdaRuntime(package, {"AWS_DEFAULT_REGION": "us-east-1"}) as function,
+        LambdaRuntime(package, {"PYTHONPATH": str(LOOPBACK_ONLY)}) as function,
         pytest.raises(FunctionError, match="^ConfigurationError: CREDENTIALS_SECRET_ID is not set"),
     ):
         function.invoke(SCHEDULED)
@@ -215,7 +215,11 @@ def test_tls(
     certificate = tmp_path / "localhost.pem"
     make_certificate(certificate)
     with FakeSmartcar(certificate=certificate) as endpoint:
-        environment = {**secrets_manager.environment, "TOKEN_URL": endpoint.url}
+        environment = {
+            **secrets_manager.environment,
+            "TOKEN_URL": endpoint.url,
+            "PYTHONPATH": str(LOOPBACK_ONLY),
+        }
         if trusted:
             environment["SSL_CERT_FILE"] = str(certificate)
         # A timeout that leaves time for one attempt.

@@ -24,7 +24,7 @@ from rotate_token.access_token import AccessToken
 from rotate_token.retrying import RESERVED_SECONDS, Run
 from rotate_token.rotation import rotate
 from rotate_token.token_endpoint import TokenEndpoint
-from tests.samples import make_store, old_token
+from tests.samples import LOOPBACK_ONLY, make_store, old_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -126,7 +126,12 @@ def prepare(
     url = case.url.format(port=endpoint.address.rpartition(":")[2])
     function = LambdaRuntime(
         package,
-        {**secrets_manager.environment, "TOKEN_URL": url},
+        {
+            **secrets_manager.environment,
+            "TOKEN_URL": url,
+            # Only the name that does not exist is looked up.
+            "PYTHONPATH": "" if ".invalid/" in url else str(LOOPBACK_ONLY),
+        },
         timeout_seconds=RESERVED_SECONDS + case.seconds,
     )
     secrets_manager.faults.extend(case.secrets_manager_faults)

@@ -16,7 +16,7 @@ from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, 
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL, Configuration
-from tests.samples import EVENT_SECRET_ARN, PROJECT, label_updated_event
+from tests.samples import EVENT_SECRET_ARN, LOOPBACK_ONLY, PROJECT, label_updated_event
 from tests.stack import (
     CREDENTIALS_SECRET_ARN,
     TOKEN_SECRET_ARN,
@@ -116,7 +116,12 @@ def runs(package: Path) -> Runs:
         mistyped = {"client_id": FakeSmartcar.client_id, "client_secret": "mistyped"}
         with LambdaRuntime(
             package,
-            {**aws.environment, **variables, "TOKEN_URL": endpoint.url},
+            {
+                **aws.environment,
+                **variables,
+                "TOKEN_URL": endpoint.url,
+                "PYTHONPATH": str(LOOPBACK_ONLY),
+            },
             function["Timeout"],
             function["Handler"],
         ) as runtime:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.samples import PROJECT
+from tests.samples import LOOPBACK_ONLY, PROJECT
 
 
 def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,7 @@ def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=PROJECT,
-        env={**inherited, "PYTHONPATH": "functions", **environment},
+        env={**inherited, "PYTHONPATH": f"{LOOPBACK_ONLY}:functions", **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ import pytest
 from moto.cloudformation.models import cloudformation_backends
 
 from operations import preflight
-from tests.samples import PROJECT
+from tests.samples import LOOPBACK_ONLY, PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ def test_no_aws_credentials(tmp_path: Path, program: str) -> None:
         env={
             **environment,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "PYTHONPATH": f"{PROJECT}:{PROJECT / 'functions'}",
+            "PYTHONPATH": f"{LOOPBACK_ONLY}:{PROJECT}:{PROJECT / 'functions'}",
         },
         capture_output=True,
         text=True,
