@@ -21,7 +21,10 @@ def refuse_other_hosts(function: Callable[..., Any], position: int) -> Callable[
     def guarded(*args: Any, **kwargs: Any) -> Any:
         target = args[position]
         host = target[0] if isinstance(target, tuple) else target
-        name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+        # The functions encode a name in this way first, so that a malformed one is their own error.
+        name = (
+            host if isinstance(host, bytes) else str(host or "localhost").encode("idna")
+        ).decode()
         if not re.fullmatch(r"localhost|::1|127(\.\d+){3}|/.+", name):
             raise RuntimeError(f"tests reach loopback addresses only, not {name}")
         return function(*args, **kwargs)
