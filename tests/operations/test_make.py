@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import subprocess
 import sys
 import sysconfig
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from local.fakes.secrets_manager import FakeSecretsManager
+    from tests.operations.conftest import CreateStack
 
     Make = Callable[..., tuple[int, list[str]]]
 
@@ -59,11 +60,11 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
         if name not in {"AWS_DEFAULT_REGION", "AWS_REGION", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     }
 
-    def make(*arguments: str, region: str | None = None) -> tuple[int, list[str]]:
+    def make(*arguments: str, **variables: str) -> tuple[int, list[str]]:
         ended = subprocess.run(
             ["sh", "-c", 'exec make "$@" <&-', "sh", "-j4", *arguments],
             cwd=tmp_path,
-            env=environment | ({"AWS_REGION": region} if region else {}),
+            env=environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -76,28 +77,16 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def stack(secrets_manager: FakeSecretsManager) -> str:
-    """The stack that was deployed last; returns the name of its log group."""
-    session = boto3.Session(region_name="eu-central-1")
-    secrets = session.client("secretsmanager", endpoint_url=secrets_manager.address)
-    secret = secrets.create_secret(Name="credentials")
-    template = {
-        "Parameters": {
-            "CredentialsSecretArn": {"Type": "String", "Default": secret["ARN"]},
-            "ScheduleExpression": {"Type": "String", "Default": "rate(50 minutes)"},
-        },
-        "Resources": {"RotateTokenLogGroup": {"Type": "AWS::Logs::LogGroup"}},
-    }
-    client = session.client("cloudformation", endpoint_url=secrets_manager.address)
-    client.create_stack(StackName="other", TemplateBody=json.dumps(template))
-    found = client.describe_stack_resources(StackName="other")["StackResources"]
-    return found[0]["PhysicalResourceId"]
+def aws(secrets_manager: FakeSecretsManager) -> Any:
+    """A function that creates clients of the services that `make` reaches."""
+    return functools.partial(boto3.client, endpoint_url=secrets_manager.address)
 
 
-@pytest.mark.usefixtures("stack")
-def test_deploy(make: Make) -> None:
+def test_deploy(create_stack: CreateStack, make: Make) -> None:
     """Without a terminal, in this order: the checks, the build, the deployment, the state."""
-    status, lines = make("deploy", region="eu-central-1")
+    create_stack("other", "eu-central-1")
+
+    status, lines = make("deploy", AWS_REGION="eu-central-1")
 
     assert [
         "Stack other in account 123456789012, region eu-central-1",
@@ -127,21 +116,14 @@ def test_configure(make: Make) -> None:
     assert 2 == status
 
 
-@pytest.mark.parametrize("target", ["deploy", "configure"])
-def test_nothing_is_built(make: Make, target: str) -> None:
-    """If a check fails, its line is the only one."""
-    status, (line,) = make(target, "ENV=prod", region="eu-central-1")
-
-    assert line.startswith("samconfig.toml has no environment prod, only default; copy ")
-    assert 2 == status
-
-
-def test_logs(make: Make, stack: str) -> None:
+def test_logs(create_stack: CreateStack, make: Make) -> None:
     """The log of a stack with another name than the suggested one is followed."""
+    create_stack("other", "eu-central-1")
+
     assert (
         0,
-        [f"called: sam logs --tail --region eu-central-1 --cw-log-group {stack}"],
-    ) == make("logs", region="eu-central-1")
+        ["called: sam logs --tail --region eu-central-1 --cw-log-group log"],
+    ) == make("logs", AWS_REGION="eu-central-1")
 
 
 def test_build(make: Make) -> None:
@@ -156,9 +138,9 @@ def test_build(make: Make) -> None:
     ) == make("build")
 
 
-@pytest.mark.parametrize("target", ["status", "rotate", "logs"])
+@pytest.mark.parametrize("target", ["deploy", "configure", "status", "rotate", "logs"])
 def test_no_environment(make: Make, target: str) -> None:
-    """An empty environment is answered in one line."""
+    """An empty environment is answered in one line, before anything is built."""
     status, (line,) = make(target, "ENV=")
 
     assert line.startswith("samconfig.toml has no environment , only default; copy ")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from local.fakes.loopback import LoopbackServer
 from operations import rotate
@@ -15,15 +14,9 @@ from tests.samples import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-TEMPLATE = {
-    "Resources": {
-        # In moto, a function needs a role and code; this test needs only its name.
-        "RotateTokenFunction": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "f"}}
-    }
-}
+    from tests.operations.conftest import CreateStack, Save
 
 
 class FakeLambda(LoopbackServer):
@@ -53,20 +46,16 @@ class FakeLambda(LoopbackServer):
 
 
 @pytest.fixture
-def function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeLambda]:
-    """The function of a stack, in a folder with the project's event and a samconfig.toml."""
-    event = (PROJECT / "events" / "rotate_now.json").read_bytes()
-    (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "rotate_now.json").write_bytes(event)
-    (tmp_path / "samconfig.toml").write_text('[default.global.parameters]\nstack_name = "token"')
-    monkeypatch.chdir(tmp_path)
-    with mock_aws(), FakeLambda() as function:
-        boto3.client("cloudformation").create_stack(
-            StackName="token", TemplateBody=json.dumps(TEMPLATE)
-        )
+def function(
+    create_stack: CreateStack, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeLambda]:
+    """The function of a stack, in a folder with the project's events and a samconfig.toml."""
+    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
+    create_stack("token", "us-east-1")
+    Path("events").symlink_to(PROJECT / "events")
+    with FakeLambda() as function:
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", function.address)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield function
     assert [("/2015-03-31/functions/f/invocations", {"force": True})] == function.events
 
@@ -89,11 +78,10 @@ def test_failed_run(function: FakeLambda) -> None:
         rotate.main("default")
 
 
-def test_no_answer(function: FakeLambda, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("function")
+def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the result does not arrive in time, the command says what to do; one event is sent."""
     monkeypatch.setattr(rotate, "ANSWER_SECONDS", 0.2)
 
     with pytest.raises(SystemExit, match="^No result yet: the run may continue .*`make status"):
         rotate.main("default")
-
-    assert 1 == len(function.events)
