@@ -19,11 +19,7 @@ SETTINGS = Path("samconfig.toml")
 
 
 class DeploymentError(Exception):
-    """The stack cannot be looked up or deployed; the message says why, and what to do."""
-
-
-class MissingResourceError(DeploymentError):
-    """The stack has no such resource; the message names it."""
+    """The stack cannot be looked up or deployed, or lacks a resource; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,10 @@ class Deployment:
         Return what ``Ref`` returns in the template, for a parameter or a resource.
 
         Raises:
-            MissingResourceError: The stack does not have it.
+            DeploymentError: The stack does not have it.
         """
         if name not in self.refs:
-            raise MissingResourceError(f"the stack has no {name}")
+            raise DeploymentError(f"the stack has no {name}")
         return self.refs[name]
 
 

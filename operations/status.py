@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.text import Text
 
-from operations.deployment import Deployment, MissingResourceError, one_line_errors
+from operations.deployment import Deployment, DeploymentError, one_line_errors
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def read_token(deployment: Deployment) -> AccessToken:
 
 def has_new_token(deployment: Deployment) -> bool:
     """Return whether the token is valid, and was issued within OverdueMinutes."""
-    with suppress(ClientError, MissingResourceError, ValueError):
+    with suppress(ClientError, DeploymentError, ValueError):
         published = read_token(deployment)
         overdue_at = published.issued_at + 60 * int(deployment.ref("OverdueMinutes"))
         return time.time() < min(overdue_at, published.expires_at)
@@ -289,7 +289,7 @@ def report(deployment: Deployment) -> Iterator[tuple[Mark, str, str]]:
         try:
             for mark, text in section(deployment):
                 yield mark, topic, text
-        except MissingResourceError as error:
+        except DeploymentError as error:
             yield Mark.BAD, topic, str(error)
         except ClientError as error:
             code = error.response["Error"]["Code"]
@@ -333,7 +333,7 @@ def main(environment: str, *, wait: bool = False) -> int:
     with one_line_errors():
         deployment = Deployment.find(environment)
         # Waiting does not help if the token cannot be read; the report says why.
-        with suppress(ClientError, MissingResourceError):
+        with suppress(ClientError, DeploymentError):
             if wait and is_expected(deployment):
                 wait_for_token(deployment)
         return show(deployment)

@@ -219,7 +219,7 @@ def test_bad(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str
         SecretId=SECRET, AddReplicaRegions=[{"Region": "ap-south-1"}]
     )
     elsewhere = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:credentials-Ef34Gh"
-    deployment.refs["CredentialsSecretArn"] = elsewhere
+    deployment.refs.update(CredentialsSecretArn=elsewhere, OverdueMinutes="180")
 
     exit_status = status.show(replace(deployment, state="UPDATE_ROLLBACK_FAILED"))
 
@@ -434,8 +434,7 @@ def test_wait_without_a_token(
     aws: Any, deployment: Deployment, clock: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting ends after five minutes without a token."""
-    deployment.refs["TokenSecret"] = "empty"
-    aws("secretsmanager").create_secret(Name="empty")
+    store(aws, SECRET, "{}")
     monkeypatch.setattr("time.sleep", clock.tick)
 
     status.wait_for_token(deployment)
@@ -444,23 +443,26 @@ def test_wait_without_a_token(
 
 
 @pytest.mark.parametrize(
-    "parameters",
+    ("wait", "parameters"),
     [
-        {"ScheduleExpression": "cron(0 3 * * ? *)"},
-        {"CredentialsSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:s-Ef34Gh"},
+        (False, {}),
+        (True, {"ScheduleExpression": "cron(0 3 * * ? *)"}),
+        (True, {"CredentialsSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:s-Ef34Gh"}),
     ],
-    ids=["cron", "credentials secret in another region"],
+    ids=["not asked", "cron", "credentials secret in another region"],
 )
 def test_no_wait(
     create_stack: CreateStack,
     save: Save,
     capsys: pytest.CaptureFixture[str],
+    *,
+    wait: bool,
     parameters: dict[str, str],
 ) -> None:
-    """The command does not wait for a token that cannot be expected soon."""
+    """Without being asked, or if no token can be expected soon, the command does not wait."""
     save(SETTINGS)
     create_stack("token", "us-east-1", **parameters)
 
-    status.main("default", wait=True)
+    status.main("default", wait=wait)
 
     assert capsys.readouterr().out.startswith("ok   Stack        token in us-east-1: ")
