@@ -71,8 +71,7 @@ def token(deployment: Deployment) -> Iterator[Finding]:
     now, end = datetime.now(UTC), datetime.fromtimestamp(published.expires_at, UTC)
     issued = f"issued {duration(now - datetime.fromtimestamp(published.issued_at, UTC))} ago"
     if now < end:
-        text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
-        yield Mark.OK, text
+        yield Mark.OK, f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
     else:
         yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}"
 

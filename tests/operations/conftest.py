@@ -52,15 +52,11 @@ def create_stack(aws: Any) -> CreateStack:
             "AlarmEmail": "",
         } | parameters
         template = {
-            "Parameters": {each: {"Type": "String"} for each in given},
+            "Parameters": {key: {"Type": "String", "Default": given[key]} for key in given},
             "Resources": RESOURCES,
         }
         aws("cloudformation", region).create_stack(
-            StackName=name,
-            TemplateBody=json.dumps(template),
-            Parameters=[
-                {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
-            ],
+            StackName=name, TemplateBody=json.dumps(template)
         )
 
     return create_stack

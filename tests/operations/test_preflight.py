@@ -26,7 +26,9 @@ parameter_overrides = "CredentialsSecretArn=\"arn:aws:secretsmanager:us-east-1:1
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
-    ("settings", "asks"), [(CONFIGURED, False), (LOCATED, True)], ids=["deploy", "configure"]
+    ("settings", "asks"),
+    [(CONFIGURED, False), (CONFIGURED, True), (LOCATED, True)],
+    ids=["deploy", "configure", "credentials to ask for"],
 )
 def test_clear(
     save: Save, capsys: pytest.CaptureFixture[str], settings: str, *, asks: bool

@@ -164,9 +164,11 @@ def test_states(deployment: Deployment) -> None:
     """A stack is bad unless a version is active or a deployment is under way."""
     marks = {
         "UPDATE_COMPLETE": Mark.OK,
+        "UPDATE_IN_PROGRESS": Mark.WARN,
         "UPDATE_ROLLBACK_IN_PROGRESS": Mark.WARN,
         "ROLLBACK_IN_PROGRESS": Mark.BAD,
         "ROLLBACK_COMPLETE": Mark.BAD,
+        "CREATE_FAILED": Mark.BAD,
         "DELETE_IN_PROGRESS": Mark.BAD,
     }
 
@@ -304,13 +306,16 @@ def test_other_subscription(deployment: Deployment) -> None:
     assert (Mark.OK, "sms +15555550100, confirmed") == other
 
 
-def test_no_replica(aws: Any, deployment: Deployment) -> None:
-    """Without a ReplicaRegion, no replica is missing."""
-    deployment.refs["ReplicaRegion"] = ""
+def test_nothing_missing(aws: Any, deployment: Deployment) -> None:
+    """What was not asked for is not missed."""
+    deployment.refs.update(AlarmEmail="", ReplicaRegion="")
     aws("secretsmanager").remove_regions_from_replication(
         SecretId=SECRET, RemoveReplicaRegions=["eu-west-1"]
     )
 
+    assert [(Mark.OK, "email on-call@example.com, confirmed")] == (
+        list(status.notifications(deployment))
+    )
     assert [(Mark.OK, "none")] == list(status.replica(deployment))
 
 
