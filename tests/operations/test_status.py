@@ -221,7 +221,9 @@ def test_bad(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str
         SecretId=SECRET, AddReplicaRegions=[{"Region": "ap-south-1"}]
     )
     elsewhere = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:credentials-Ef34Gh"
-    deployment.refs.update(CredentialsSecretArn=elsewhere, OverdueMinutes="180")
+    deployment.refs.update(
+        CredentialsSecretArn=elsewhere, OverdueMinutes="180", ReplicaRegion="eu-north-1"
+    )
 
     exit_status = status.show(replace(deployment, state="UPDATE_ROLLBACK_FAILED"))
 
@@ -233,6 +235,7 @@ bad  Alarm        TokenOverdueAlarm is in ALARM; see docs/operations.md
 bad  Alarm        AttemptsFailingAlarm is in ALARM; see docs/operations.md
 bad  Alarm        TokenGapAlarm no longer exists
 bad  Notified     on-call@example.com is no longer subscribed to AlarmTopic; {SUBSCRIBE} on-call@example.com`
+bad  Replica      there is none in eu-north-1, the ReplicaRegion; see docs/operations.md
 bad  Replica      ap-south-1 failed: Replication failed: Secret name simple already exists in region ap-south-1.
 bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
 """  # noqa: E501 (as it is printed)
