@@ -22,6 +22,7 @@ ACCOUNT: dict[str, Any] = {
     "AWS::NoValue": NO_VALUE,
     "AWS::Partition": "aws",
     "AWS::Region": "us-east-1",
+    "AWS::StackName": "smartcar-token",
     "AWS::URLSuffix": "amazonaws.com",
 }
 TOKEN_SECRET_ARN = (
@@ -52,10 +53,7 @@ class Stack:
     """
 
     def __init__(
-        self,
-        parameters: Mapping[str, str],
-        name: str = "smartcar-token",
-        token_secret_arn: str = TOKEN_SECRET_ARN,
+        self, parameters: Mapping[str, str], token_secret_arn: str = TOKEN_SECRET_ARN
     ) -> None:
         template = transformed_template()
         given = {"CredentialsSecretArn": CREDENTIALS_SECRET_ARN, **parameters}
@@ -63,7 +61,6 @@ class Stack:
         self._rules = template["Rules"]
         self._references: dict[str, Any] = {
             **ACCOUNT,
-            "AWS::StackName": name,
             **{logical_name: logical_name for logical_name in template["Resources"]},
             "TokenSecret": token_secret_arn,
         }
