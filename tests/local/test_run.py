@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.samples import LOOPBACK_ONLY, PROJECT
+
+SMARTCAR = {
+    "SMARTCAR_CLIENT_ID": "client_8f3b1c6e",
+    "SMARTCAR_CLIENT_SECRET": "kYz7Q2vXw9Lr4TnB",
+}
+UNUSABLE = {
+    "ALL_PROXY": "socks5://127.0.0.1:1",
+    "https_proxy": "http://127.0.0.1:port",
+    "HTTPS_PROXY": "socks4://user:geheim@127.0.0.1:1",
+    "SSL_CERT_FILE": "missing.pem",
+}
 
 
 def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -18,11 +30,10 @@ def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a module of Python."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SMARTCAR_"))}
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=PROJECT,
-        env={**inherited, "PYTHONPATH": f"{LOOPBACK_ONLY}:functions", **environment},
+        env={**os.environ, "PYTHONPATH": f"{LOOPBACK_ONLY}:functions", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -42,88 +53,55 @@ def test_steps() -> None:
     assert output.stderr == ""
 
 
-def test_columns() -> None:
-    """The output fits a terminal of 80 columns, even if attempts fail."""
+def test_faults() -> None:
+    """Scripted faults show as failed attempts, with their waits, in 80 columns."""
     output = run("503", "429")
 
-    lines = output.stdout.splitlines()
-    assert sum("Attempt failed" in line for line in lines) == 2
-    assert max(len(line) for line in lines) <= 80
-
-
-def test_faults() -> None:
-    """Scripted faults show as failed attempts."""
-    output = run("503", "reset")
-
     assert output.returncode == 0, output.stderr
-    assert "  will answer 503, then reset, then normally\n" in output.stdout
+    assert "  will answer 503, then 429, then normally\n" in output.stdout
     assert " s (attempt 2)\n" in output.stdout
     assert " s (attempt 3)\n" in output.stdout
     assert "(attempt 4)" not in output.stdout
+    # 429 asks to wait for a second.
+    assert re.search(r"\n  after [1-9]", output.stdout)
+    assert max(len(line) for line in output.stdout.splitlines()) <= 80
 
 
-def test_failure() -> None:
-    """A run that fails ends with one line and exit status 1."""
-    output = run("401")
+@pytest.mark.parametrize(
+    ("faults", "environment", "message"),
+    [
+        (["401"], {}, "No token was published: http://127.0.0.1:"),
+        (["503", "meteor"], {}, "FAULTS: unknown fault 'meteor'; choose from "),
+        (
+            [],
+            {"SMARTCAR_CLIENT_ID": "client_8f3b1c6e"},
+            "SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET must be set together\n",
+        ),
+        (["503"], SMARTCAR, "FAULTS needs the fake token endpoint"),
+    ],
+    ids=["failed run", "unknown fault", "half of the credentials", "faults of Smartcar"],
+)
+def test_failure(faults: list[str], environment: dict[str, str], message: str) -> None:
+    """A run that fails, or cannot start, ends with exit status 1 and one line that says why."""
+    output = run(*faults, **environment)
 
     assert output.returncode == 1
-    assert output.stderr.startswith("No token was published: http://127.0.0.1:")
+    assert output.stderr.startswith(message)
     assert output.stderr.count("\n") == 1
 
 
-def test_unknown_fault() -> None:
-    """An unknown fault is an error that lists the known ones."""
-    output = run("503", "meteor")
-
-    assert output.returncode == 1
-    assert output.stderr.startswith("FAULTS: unknown fault 'meteor'; choose from ")
-
-
-def test_half_of_the_credentials() -> None:
-    """A client ID without a client secret is an error."""
-    output = run(SMARTCAR_CLIENT_ID="client_8f3b1c6e")
-
-    assert output.returncode == 1
-    assert output.stderr == ("SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET must be set together\n")
-
-
-def test_faults_of_smartcar() -> None:
-    """Faults cannot be scripted for Smartcar itself."""
-    output = run(
-        "503", SMARTCAR_CLIENT_ID="client_8f3b1c6e", SMARTCAR_CLIENT_SECRET="kYz7Q2vXw9Lr4TnB"
-    )
-
-    assert output.returncode == 1
-    assert output.stderr.startswith("FAULTS needs the fake token endpoint")
-
-
-UNUSABLE = pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("ALL_PROXY", "socks5://127.0.0.1:1"),
-        ("https_proxy", "http://127.0.0.1:port"),
-        ("HTTPS_PROXY", "socks4://user:geheim@127.0.0.1:1"),
-        ("SSL_CERT_FILE", "missing.pem"),
-    ],
-)
-
-
-@UNUSABLE
-def test_unused_proxy(setting: str, value: str) -> None:
+@pytest.mark.parametrize("command", ["local.run", "local.example python"])
+def test_unused_proxy(command: str) -> None:
     """The fakes are reached with any proxy and certificates."""
-    environment = {setting: value}
+    output = call(*command.split(" "), **UNUSABLE)
 
-    for command in (["local.run"], ["local.example", "python"]):
-        output = call(*command, **environment)
-        assert (output.returncode, output.stderr) == (0, "")
+    assert (output.returncode, output.stderr) == (0, "")
 
 
-@UNUSABLE
-def test_unusable_proxy(setting: str, value: str) -> None:
+@pytest.mark.parametrize("setting", UNUSABLE)
+def test_unusable_proxy(setting: str) -> None:
     """If Smartcar itself cannot be called with this machine's proxy, one line says so."""
-    smartcar = {"SMARTCAR_CLIENT_ID": "client_8f3b1c6e", "SMARTCAR_CLIENT_SECRET": "kYz7Q2vXw9"}
-
-    output = run(**smartcar, **{setting: value})
+    output = run(**SMARTCAR, **{setting: UNUSABLE[setting]})
 
     assert output.returncode == 1
     assert output.stderr.startswith("Smartcar cannot be called with this machine's HTTPS_PROXY, ")
