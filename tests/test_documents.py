@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from local.fakes.smartcar import FakeSmartcar
 
 README = (PROJECT / "README.md").read_text()
-DOCUMENTS = sorted(
-    path
-    for path in (
-        *PROJECT.glob("*.md"),
-        *PROJECT.glob("docs/*.md"),
-        *PROJECT.glob("examples/*/README.md"),
-    )
-    if path.name != "CHANGELOG.md"
+EACH_DOCUMENT = pytest.mark.parametrize(
+    "document",
+    sorted(
+        {*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("examples/*/README.md")}
+        - {PROJECT / "CHANGELOG.md"}
+    ),
+    ids=lambda path: str(path.relative_to(PROJECT)),
 )
 
 
@@ -42,7 +41,7 @@ def test_errors() -> None:
     assert raised == set(re.findall(r"^\| `(\w+Error)`.* \| .+ \| .+ \|$", runbook, re.MULTILINE))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+@EACH_DOCUMENT
 def test_links(document: Path) -> None:
     """Every link within the repository leads to a file, and to a heading if it names one."""
     for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", document.read_text()):
@@ -55,7 +54,7 @@ def test_links(document: Path) -> None:
             }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+@EACH_DOCUMENT
 def test_commands(document: Path) -> None:
     """Every make target that a document names exists."""
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))

@@ -44,7 +44,6 @@ def test_help() -> None:
     ("arguments", "message"),
     [
         ("run faults=503", "unknown: faults; choose from PYTHON FAULTS "),
-        ("deploy env=prod", "unknown: env; choose from PYTHON FAULTS "),
         ("example EXAMPLE=", "unknown: EXAMPLE=; choose from python lambda node shell."),
         ("example EXAMPLE=perl", "unknown: EXAMPLE=perl; choose from python lambda node shell."),
         ("example EXAMPLE=node", "missing for EXAMPLE=node: Node.js 20 or newer, with npm."),
@@ -54,11 +53,6 @@ def test_help() -> None:
 def test_mistakes(arguments: str, message: str, tmp_path: Path) -> None:
     """What would end a command is said in one line, before anything is set up."""
     shutil.copy(PROJECT / "Makefile", tmp_path)
-    copy = shutil.copytree(
-        PROJECT / "examples/node",
-        tmp_path / "examples/node",
-        ignore=shutil.ignore_patterns("node_modules"),
-    )
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("bash", "sh", "sed", "cat", "uname"):
@@ -69,7 +63,7 @@ def test_mistakes(arguments: str, message: str, tmp_path: Path) -> None:
     assert made.returncode == 2
     assert message in made.stderr
     assert made.stdout + made.stderr.partition("\n")[2] == ""
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "Makefile", programs, copy.parent]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "Makefile", programs]
 
 
 def test_node() -> None:
