@@ -16,9 +16,6 @@ SCHEDULED = 7 * PERIOD_SECONDS
 BEFORE = SCHEDULED - MINUTE
 
 WITHOUT_GAP = {
-    "no faults": Scenario(),
-    "5 % of requests fail": Scenario(failing=0.05),
-    "20 % of requests fail": Scenario(failing=0.2),
     "50 % of requests fail": Scenario(failing=0.5),
     "20 % of requests fail, with Retry-After": Scenario(failing=0.2, retry_after=3600),
     "responses take 1 to 20 s": Scenario(answers_in=(1, 20)),
