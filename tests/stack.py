@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_VALUE = object()
-ACCOUNT: dict[str, Any] = {
+PSEUDO_PARAMETERS: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
     "AWS::NoValue": NO_VALUE,
     "AWS::Partition": "aws",
@@ -38,7 +38,7 @@ def transformed_template() -> dict[str, Any]:
     """Transform the template as CloudFormation does, with an uploaded package."""
     template = yaml_parse((PROJECT / "template.yaml").read_text())
     template["Resources"]["RotateTokenFunction"]["Properties"]["CodeUri"] = "s3://code/package.zip"
-    session = boto3.Session(region_name=ACCOUNT["AWS::Region"])
+    session = boto3.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"])
     translator = Translator(None, Parser(), boto_session=session)
     transformed: dict[str, Any] = translator.translate(template, {})
     return transformed
@@ -60,7 +60,7 @@ class Stack:
         self._conditions = template["Conditions"]
         self._rules = template["Rules"]
         self._references: dict[str, Any] = {
-            **ACCOUNT,
+            **PSEUDO_PARAMETERS,
             **{logical_name: logical_name for logical_name in template["Resources"]},
             "TokenSecret": token_secret_arn,
         }
