@@ -106,7 +106,7 @@ class Stack:
             case {"Ref": name}:
                 return self._references[name]
             case {"Fn::GetAtt": [name, attribute]}:
-                return f"{name}.{attribute}"
+                return f"{self._references[name]}.{attribute}"
             case {"Fn::Sub": [text, variables]}:
                 return self._substitute(text, self._resolve(variables))
             case {"Fn::Sub": text}:
