@@ -92,11 +92,9 @@ class LambdaRuntime(LoopbackServer):
                 "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
                 "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
-                "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
                 "AWS_LAMBDA_LOG_FORMAT": "JSON",
                 "AWS_LAMBDA_LOG_LEVEL": "INFO",
                 "AWS_LAMBDA_RUNTIME_API": self.address.removeprefix("http://"),
-                "LAMBDA_TASK_ROOT": str(self._package),
                 # The code folder is read-only in Lambda.
                 "PYTHONDONTWRITEBYTECODE": "1",
                 **self._environment,
