@@ -79,7 +79,7 @@ def main(rounds: str) -> None:
                     for figure, value in rotate(*sides[side]).items():
                         samples[side][figure].append(value)
     machine = f"Python 3.13 on {platform.machine()} with {os.cpu_count()} CPUs, {rounds} rounds:"
-    report.write(Path("docs", "benchmark.md"), f"{machine}\n\n{compare(samples)}")
+    report.write("benchmark.md", f"{machine}\n\n{compare(samples)}")
     draw(samples)
 
 
@@ -141,14 +141,13 @@ def spread(values: Iterable[float], digits: int = 0) -> str:
 
 def draw(samples: Samples) -> None:
     """Draw the CPU time of each side."""
-    figure, axes = report.make_chart(7.2, 2.4)
-    for side, figures in samples.items():
-        color = report.BLUE if side == FUNCTION else report.ORANGE
-        bar = axes.barh(side, statistics.median(figures[CPU]), color=color)
-        axes.bar_label(bar, fmt="%.0f", padding=4)
-    axes.invert_yaxis()
-    axes.set_xlabel("CPU time of a cold rotation, ms (median)")
-    report.save(figure, Path("docs", "benchmark.svg"))
+    with report.chart("benchmark.svg", 7.2, 2.4) as axes:
+        for side, figures in samples.items():
+            color = report.BLUE if side == FUNCTION else report.ORANGE
+            bar = axes.barh(side, statistics.median(figures[CPU]), color=color)
+            axes.bar_label(bar, fmt="%.0f", padding=4)
+        axes.invert_yaxis()
+        axes.set_xlabel("CPU time of a cold rotation, ms (median)")
 
 
 if __name__ == "__main__":

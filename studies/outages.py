@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from itertools import product
 from multiprocessing import Pool
-from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
@@ -28,8 +27,6 @@ OUTAGES_MINUTES = (5, 8, 10, 15, *INCIDENTS_MINUTES)
 CHART_MINUTES = sorted({1, 3, 20, 35, 55, 60, 80, 100, 105, *OUTAGES_MINUTES})
 PHASES = 12
 """Outages of each length begin at so many moments of the schedule, first just before a run."""
-
-DOCS = Path("docs")
 
 
 class Case(NamedTuple):
@@ -64,7 +61,7 @@ def main() -> None:
         "**Minutes without a valid token** in a year with one outage of each length, averaged over "
         f"{PHASES} start times:\n\n{compare_policies(gaps)}"
     )
-    report.write(DOCS / "outages.md", tables)
+    report.write("outages.md", tables)
     draw_outage()
     draw_policies(gaps)
 
@@ -106,41 +103,39 @@ def draw_outage() -> None:
     begin, end = due - 2 * MINUTE, due + 26 * MINUTE
     outcome = play(Scenario(due + PERIOD_SECONDS, outages=((begin, end),)), seed=1)
     (old_at, old), (new_at, new) = outcome.writes[2:4]
-    figure, axes = report.make_chart(7.6, 2.9)
-    for name, first, last, color in (
-        ("no valid token", old.expires_at, new_at, report.RED),
-        ("new token", new_at, new.expires_at, report.GREEN),
-        ("old token", old_at, old.expires_at, report.BLUE),
-        ("outage", begin, end, report.ORANGE),
-    ):
-        left = (first - due) / MINUTE
-        axes.barh(name, (last - first) / MINUTE, left=left, color=color, height=0.55)
     requests = [(moment - due) / MINUTE for moment in outcome.requests if old_at < moment <= new_at]
-    axes.plot(requests, ["requests"] * len(requests), "|", color=report.GREY, markersize=11)
     gap = f"{(new_at - old.expires_at) / MINUTE:.0f} min"
-    axes.annotate(gap, ((new_at - due) / MINUTE + 1, 0), va="center")
-    for moment in (0, DEFAULT_MINUTES):
-        axes.axvline(moment, color=report.GREY, linewidth=0.8, linestyle=":")
-        axes.text(moment, 4.6, "scheduled run", ha="center")
-    axes.set_xlim(-20, DEFAULT_MINUTES + 10)
-    axes.set_ylim(-0.5, 5)
-    axes.set_xlabel("minutes after the scheduled run")
-    report.save(figure, DOCS / "outage.svg")
+    with report.chart("outage.svg", 7.6, 2.9) as axes:
+        for name, first, last, color in (
+            ("no valid token", old.expires_at, new_at, report.RED),
+            ("new token", new_at, new.expires_at, report.GREEN),
+            ("old token", old_at, old.expires_at, report.BLUE),
+            ("outage", begin, end, report.ORANGE),
+        ):
+            left = (first - due) / MINUTE
+            axes.barh(name, (last - first) / MINUTE, left=left, color=color, height=0.55)
+        axes.plot(requests, ["requests"] * len(requests), "|", color=report.GREY, markersize=11)
+        axes.annotate(gap, ((new_at - due) / MINUTE + 1, 0), va="center")
+        for moment in (0, DEFAULT_MINUTES):
+            axes.axvline(moment, color=report.GREY, linewidth=0.8, linestyle=":")
+            axes.text(moment, 4.6, "scheduled run", ha="center")
+        axes.set_xlim(-20, DEFAULT_MINUTES + 10)
+        axes.set_ylim(-0.5, 5)
+        axes.set_xlabel("minutes after the scheduled run")
 
 
 def draw_policies(gaps: Gaps) -> None:
     """Draw the gap by the length of the outage, for each policy."""
-    figure, axes = report.make_chart(7.6, 3.4)
-    for policy, color in zip(POLICIES, (report.BLUE, report.ORANGE), strict=True):
-        of_length = [gaps[Case(minutes, policy=policy)] for minutes in CHART_MINUTES]
-        worst, average = [max(of) for of in of_length], [mean(of) for of in of_length]
-        axes.plot(CHART_MINUTES, worst, color=color, linewidth=2, label=policy)
-        axes.plot(CHART_MINUTES, average, ":", color=color)
-    axes.set_xlabel("length of the outage, minutes")
-    axes.set_ylabel("minutes without a valid token")
-    axes.set_title("solid: at the worst moment; dotted: at an average moment")
-    axes.legend()
-    report.save(figure, DOCS / "policies.svg")
+    with report.chart("policies.svg", 7.6, 3.4) as axes:
+        for policy, color in zip(POLICIES, (report.BLUE, report.ORANGE), strict=True):
+            of_length = [gaps[Case(minutes, policy=policy)] for minutes in CHART_MINUTES]
+            worst, average = [max(of) for of in of_length], [mean(of) for of in of_length]
+            axes.plot(CHART_MINUTES, worst, color=color, linewidth=2, label=policy)
+            axes.plot(CHART_MINUTES, average, ":", color=color)
+        axes.set_xlabel("length of the outage, minutes")
+        axes.set_ylabel("minutes without a valid token")
+        axes.set_title("solid: at the worst moment; dotted: at an average moment")
+        axes.legend()
 
 
 if __name__ == "__main__":

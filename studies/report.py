@@ -1,19 +1,22 @@
-"""Tables and charts for the studies; charts suit light and dark pages."""
+"""Tables and charts in `docs`; charts suit light and dark pages."""
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from matplotlib.axes import Axes
+
+DOCS = Path("docs")
 
 WRITES = os.environ.get("WRITE") == "1"
 """Whether documents and charts are written."""
@@ -26,11 +29,8 @@ mpl.rcParams |= {
     "axes.labelcolor": GREY,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": GREY,
     "axes.titlelocation": "left",
-    "font.family": "sans-serif",
     "legend.frameon": False,
-    "legend.labelcolor": GREY,
     "svg.fonttype": "none",  # keep text as text
     "svg.hashsalt": "the same data give the same file",
     "text.color": GREY,
@@ -39,8 +39,9 @@ mpl.rcParams |= {
 }
 
 
-def write(document: Path, text: str) -> None:
+def write(name: str, text: str) -> None:
     """Print a text; with ``WRITE=1`` set, also write it between a document's markers."""
+    document = DOCS / name
     print(text)
     if WRITES:
         marks = re.compile(r"(?<=<!-- made by make -->\n).*(?=<!-- end -->)", re.DOTALL)
@@ -49,20 +50,16 @@ def write(document: Path, text: str) -> None:
         print(f"\n{document} is unchanged; WRITE=1 updates it and its charts.")
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Write a table in Markdown."""
-    lines = [tuple(head), *map(tuple, rows)]
-    lines.insert(1, ("---", *["---:"] * (len(lines[0]) - 1)))
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def make_chart(width: float, height: float) -> tuple[Figure, Axes]:
-    """Make an empty chart; width and height are in inches."""
+@contextmanager
+def chart(name: str, width: float, height: float) -> Iterator[Axes]:
+    """Make a chart, in inches; with ``WRITE=1`` set, write it as SVG without a background."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a chart to an SVG file without a background, with ``WRITE=1`` in the environment."""
+    yield figure.add_subplot()
     if WRITES:
-        figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(DOCS / name, transparent=True, metadata={"Date": None, "Creator": None})
