@@ -8,12 +8,12 @@ seed give the same outcome.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import random
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +51,6 @@ EVENT_AGE_SECONDS: int = _RETRIES["MaximumEventAgeInSeconds"]
 RETRY_WAITS_SECONDS = (60.0, 120.0)[: _RETRIES["MaximumRetryAttempts"]]
 """Lambda waits this long before it retries a failed asynchronous invocation."""
 
-LIFETIME_SECONDS = 3600
 SCHEDULER_PRECISION_SECONDS = 60.0
 """EventBridge Scheduler starts a run within a minute of its time."""
 COLD_START_SECONDS = 2.0
@@ -162,77 +161,69 @@ class _SecretsManager:
     meta = _CLIENT.meta
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer("GetSecretValue")
+        self._answer()
         secret = {"ARN": call["SecretId"], "VersionId": call["VersionStage"]}
         if call["SecretId"] == "token":
             if not self.outcome.writes:
-                raise _aws_error("ResourceNotFoundException", "GetSecretValue")
+                raise _aws_error("ResourceNotFoundException")
             return {**secret, "SecretString": self.outcome.writes[-1].token.to_json()}
-        wrong = _covers(self.scenario.wrong_secret, self.clock.now)
-        is_correct = not wrong or call["VersionStage"] == "AWSPREVIOUS"
-        credentials = {"client_id": "client", "client_secret": "correct" if is_correct else "wrong"}
+        is_wrong = _covers(self.scenario.wrong_secret, self.clock.now)
+        client_secret = "wrong" if is_wrong and call["VersionStage"] == "AWSCURRENT" else "correct"
+        credentials = {"client_id": "client", "client_secret": client_secret}
         return {**secret, "SecretString": json.dumps(credentials)}
 
     def put_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer("PutSecretValue")
+        self._answer()
         token = AccessToken.from_json(call["SecretString"])
         self.outcome.writes.append(Write(self.clock.now, token))
         if random.random() < self.scenario.lost_answers:
             self._hang()
         return {"VersionId": str(len(self.outcome.writes))}
 
-    def _answer(self, operation: str) -> None:
+    def _answer(self) -> None:
         """Let the time of a call pass, and raise its error if it fails."""
         is_unavailable = _covers(self.scenario.aws_outages, self.clock.now)
         if is_unavailable and self.scenario.hangs:
             self._hang()
         self.clock.sleep(AWS_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
         if is_unavailable or random.random() < self.scenario.throttled:
-            raise _aws_error("ThrottlingException", operation)
+            raise _aws_error("ThrottlingException")
 
     def _hang(self) -> None:
         self.clock.sleep(AWS_CALL_SECONDS)
         raise ReadTimeoutError(endpoint_url="https://secretsmanager.example.com")
 
 
-@dataclass
-class _TokenServer:
-    """What answers requests for a token, as a transport of httpx."""
-
-    scenario: Scenario
-    clock: Clock
-    outcome: Outcome
-
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        scenario = self.scenario
-        is_unavailable = _covers(scenario.outages, self.clock.now)
-        self.outcome.requests.append(self.clock.now)
-        token = f"token-{len(self.outcome.requests)}"
-        status = 200
-        fields = {"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME_SECONDS}
-        patience = request.extensions["timeout"]["read"]
-        answers_in = random.uniform(*scenario.answers_in)
-        if answers_in > patience or (is_unavailable and scenario.hangs):
-            self.clock.sleep(patience)
-            raise httpx.ReadTimeout("Simulated.")
-        self.clock.sleep(answers_in)
-        if is_unavailable or random.random() < scenario.failing:
-            status, fields = 503, {}
-        elif not request.content.endswith(b"&client_secret=correct"):
-            status, fields = 401, {"error": "invalid_client"}
-        headers = {"Retry-After": str(scenario.retry_after)}
-        body = httpx.ByteStream(json.dumps(fields).encode())
-        return httpx.Response(status, headers=headers, stream=body)
+def _answer_request(
+    scenario: Scenario, clock: Clock, outcome: Outcome, request: httpx.Request
+) -> httpx.Response:
+    """Answer a request for a token."""
+    outcome.requests.append(clock.now)
+    is_unavailable = _covers(scenario.outages, clock.now)
+    patience = request.extensions["timeout"]["read"]
+    answers_in = random.uniform(*scenario.answers_in)
+    if answers_in > patience or (is_unavailable and scenario.hangs):
+        clock.sleep(patience)
+        raise httpx.ReadTimeout("Simulated.")
+    token = f"token-{len(outcome.requests)}"
+    clock.sleep(answers_in)
+    status, fields = 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+    if is_unavailable or random.random() < scenario.failing:
+        status, fields = 503, {}
+    elif not request.content.endswith(b"&client_secret=correct"):
+        status, fields = 401, {"error": "invalid_client"}
+    headers = {"Retry-After": str(scenario.retry_after)}
+    body = httpx.ByteStream(json.dumps(fields).encode())
+    return httpx.Response(status, headers=headers, stream=body)
 
 
 def _covers(windows: Windows, moment: float) -> bool:
     return any(begin <= moment < end for begin, end in windows)
 
 
-def _aws_error(code: str, operation: str) -> Exception:
-    error = {"Code": code, "Message": "Simulated."}
-    response = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    failure: Exception = _CLIENT.exceptions.from_code(code)(response, operation)
+def _aws_error(code: str) -> Exception:
+    response = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    failure: Exception = _CLIENT.exceptions.from_code(code)(response, "Simulated")
     return failure
 
 
@@ -262,10 +253,8 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
     outcome = Outcome(scenario.seconds)
     client: Any = _SecretsManager(scenario, clock, outcome)
     store = SecretStore(client, credentials_secret_id="credentials", token_secret_id="token")  # noqa: S106 (names)
-    server = _TokenServer(scenario, clock, outcome)
-    endpoint = TokenEndpoint(
-        "https://iam.example.com/oauth2/token", transport=httpx.MockTransport(server.handle)
-    )
+    transport = httpx.MockTransport(partial(_answer_request, scenario, clock, outcome))
+    endpoint = TokenEndpoint("https://iam.example.com/oauth2/token", transport=transport)
 
     def run(*, forced: bool = False) -> bool:
         began_at = clock.now
@@ -276,10 +265,9 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
             policy(store, endpoint, this_run, forced=forced)
         except RotationError:
             return False
-        else:
-            return True
         finally:
             outcome.runs.append(Invocation(began_at, clock.now, timeout_at))
+        return True
 
     def deliver() -> None:
         delivered_at = clock.now
@@ -295,6 +283,6 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
         if random.random() < scenario.duplicated:
             clock.at(moment + random.uniform(0, 120), deliver)
     for moment in scenario.manual_runs:
-        clock.at(moment, functools.partial(run, forced=True))
+        clock.at(moment, partial(run, forced=True))
     clock.run()
     return outcome
