@@ -18,17 +18,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from functools import partial
 from operator import truediv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import certifi
 from rich.progress import track
+from werkzeug.serving import make_ssl_devcert
 
 from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import HANDLER, RUNTIME_PYTHON, LambdaRuntime
-from local.fakes.loopback import make_certificate
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from studies import report
@@ -57,12 +56,11 @@ def main(rounds: str) -> None:
     with tempfile.TemporaryDirectory() as name, FakeSecretsManager() as secrets_manager:
         folder = Path(name)
         sides = package_sides(folder)
-        certificate = folder / "certificate"
-        make_certificate(certificate)
+        certificate, key = make_ssl_devcert(str(folder / "localhost"), host="localhost")
         # Every side loads as many trusted certificates as it would in Lambda.
         trusted = folder / "trusted"
-        trusted.write_text(certifi.contents() + certificate.read_text())
-        with FakeSmartcar(certificate=certificate) as endpoint:
+        trusted.write_text(certifi.contents() + Path(certificate).read_text())
+        with FakeSmartcar(certificate=(certificate, key)) as endpoint:
             secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
             environment = {
                 **secrets_manager.environment,
@@ -70,13 +68,14 @@ def main(rounds: str) -> None:
                 "SSL_CERT_FILE": str(trusted),
                 "TOKEN_URL": endpoint.url,
             }
-            rotate = partial(measure, secrets_manager, environment)
+            # So that all files are in the cache.
             for package, handler in sides.values():
-                rotate(package, handler)  # so that all files are in the cache
+                measure(secrets_manager, environment, package, handler)
             samples: Samples = {side: defaultdict(list) for side in sides}
             for number in track(range(int(rounds)), "Cold rotations", transient=True):
                 for side in sorted(sides, reverse=number % 2 == 1):
-                    for figure, value in rotate(*sides[side]).items():
+                    figures = measure(secrets_manager, environment, *sides[side])
+                    for figure, value in figures.items():
                         samples[side][figure].append(value)
     machine = f"Python 3.13 on {platform.machine()} with {os.cpu_count()} CPUs, {rounds} rounds:"
     report.write("benchmark.md", f"{machine}\n\n{compare(samples)}")

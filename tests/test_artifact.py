@@ -10,9 +10,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from werkzeug.serving import make_ssl_devcert
 
 from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
-from local.fakes.loopback import make_certificate
 from local.fakes.smartcar import FakeSmartcar
 from tests.samples import LOOPBACK_ONLY, PROJECT, build_package
 
@@ -104,9 +104,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_tls(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """Over TLS, credentials are sent only to an endpoint with a trusted certificate."""
-    certificate = tmp_path / "localhost.pem"
-    make_certificate(certificate)
-    with FakeSmartcar(certificate=certificate) as endpoint:
+    certificate, key = make_ssl_devcert(str(tmp_path / "localhost"), host="localhost")
+    with FakeSmartcar(certificate=(certificate, key)) as endpoint:
         environment["TOKEN_URL"] = endpoint.url
         with (
             # A timeout that leaves time for one attempt.
@@ -116,6 +115,6 @@ def test_tls(package: Path, environment: dict[str, str], tmp_path: Path) -> None
             function.invoke({})
         assert endpoint.requests == []
 
-        environment["SSL_CERT_FILE"] = str(certificate)
+        environment["SSL_CERT_FILE"] = certificate
         with LambdaRuntime(package, environment) as function:
             assert function.invoke({})["status"] == "rotated"

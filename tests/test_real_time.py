@@ -22,6 +22,7 @@ from rotate_token.token_endpoint import TokenEndpoint
 from tests.samples import LOOPBACK_ONLY, make_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rotate_token.rotation import Result
@@ -37,12 +38,12 @@ class Case:
 
     Attributes:
         error: The error that it ends with.
-        fault: What the token endpoint does.
+        faults: What the token endpoint does; it issues a token if there are none.
         variables: Environment variables of the function.
     """
 
     error: str
-    fault: str | Answer = "ok"
+    faults: Sequence[str | Answer] = ()
     variables: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,12 +57,12 @@ def gzip_bomb() -> Answer:
 UNAVAILABLE = "TokenEndpointUnavailableError"
 HANGS = "SecretsManagerUnavailableError"
 CASES = {
-    "answers 503": Case(UNAVAILABLE, "503"),
-    "never answers": Case(UNAVAILABLE, "timeout"),
-    "body arrives in pieces": Case(UNAVAILABLE, "slow"),
-    "headers arrive in pieces": Case(UNAVAILABLE, "slow-headers"),
-    "never stops sending": Case(UNAVAILABLE, "flood"),
-    "sends a gzip bomb": Case(UNAVAILABLE, gzip_bomb()),
+    "answers 503": Case(UNAVAILABLE, ["503"]),
+    "never answers": Case(UNAVAILABLE, ["timeout"]),
+    "body arrives in pieces": Case(UNAVAILABLE, ["slow"]),
+    "headers arrive in pieces": Case(UNAVAILABLE, ["slow-headers"]),
+    "never stops sending": Case(UNAVAILABLE, ["flood"]),
+    "sends a gzip bomb": Case(UNAVAILABLE, [gzip_bomb()]),
     "does not resolve": Case(
         UNAVAILABLE,
         # Without the guard of the tests, so that the name is looked up.
@@ -97,7 +98,7 @@ def endings(package: Path) -> dict[str, Ending]:
         )
 
         def run(case: Case) -> Ending:
-            with FakeSmartcar([case.fault] * 100) as endpoint:
+            with FakeSmartcar([*case.faults] * 100) as endpoint:
                 variables = {
                     **secrets_manager.environment,
                     "TOKEN_URL": endpoint.url,
@@ -180,5 +181,5 @@ def test_twenty_at_once(secrets_manager: FakeSecretsManager, endpoint: FakeSmart
         for result in rotated
     ]
     assert len(rotated) >= 1
-    assert {version.access_token for version in versions} <= endpoint.expiries.keys()
+    assert {version.access_token for version in versions} <= endpoint.tokens
     assert AccessToken.from_json(secrets_manager.published()) in versions

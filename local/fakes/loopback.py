@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 from typing import TYPE_CHECKING, Self
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from werkzeug.serving import generate_adhoc_ssl_pair, make_server
+from werkzeug.serving import make_server
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
     from wsgiref.types import WSGIApplication
 
 # Otherwise, the server logs a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
-
-
-def make_certificate(path: Path) -> None:
-    """Write a new certificate for ``localhost``, and its key, to one file."""
-    certificate, key = generate_adhoc_ssl_pair("localhost")
-    path.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        + certificate.public_bytes(Encoding.PEM)
-    )
 
 
 class LoopbackServer:
@@ -33,20 +22,18 @@ class LoopbackServer:
 
     Args:
         application: The application to serve.
-        certificate: A certificate that `make_certificate` wrote, to serve over TLS.
+        certificate: The files of a certificate for ``localhost`` and its key, to serve over TLS.
 
     Attributes:
         address: Its URL, such as ``http://127.0.0.1:43329``.
         stopping: Set when the server stops, to end responses that hang.
     """
 
-    def __init__(self, application: WSGIApplication, certificate: Path | None = None) -> None:
-        ssl_context = None
-        if certificate:
-            ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            ssl_context.load_cert_chain(certificate)
+    def __init__(
+        self, application: WSGIApplication, certificate: tuple[str, str] | None = None
+    ) -> None:
         self._server = make_server(
-            "127.0.0.1", 0, application, threaded=True, ssl_context=ssl_context
+            "127.0.0.1", 0, application, threaded=True, ssl_context=certificate
         )
         origin = "https://localhost" if certificate else "http://127.0.0.1"
         self.address = f"{origin}:{self._server.server_port}"
@@ -60,3 +47,8 @@ class LoopbackServer:
         self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def drip(self) -> Iterator[bytes]:
+        """Yield a byte every half second, until the server stops."""
+        while not self.stopping.wait(0.5):
+            yield b" "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,7 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from local.fakes.loopback import LoopbackServer
-from rotate_token.retrying import Run
-from rotate_token.rotation import rotate
-from rotate_token.secret_store import SecretStore
-from rotate_token.token_endpoint import TokenEndpoint
+from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,8 +69,6 @@ class FakeSecretsManager(LoopbackServer):
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REGION": "us-east-1",  # for the SDK for JavaScript
             "AWS_ENDPOINT_URL": self.address,
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
             "CREDENTIALS_SECRET_ID": CREDENTIALS_SECRET_ID,
             "TOKEN_SECRET_ID": TOKEN_SECRET_ID,
         }
@@ -105,10 +100,10 @@ class FakeSecretsManager(LoopbackServer):
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         if operation:
-            secret_id = json.loads(body).get("SecretId", "")
-            self.calls.append((operation, secret_id))
+            call = operation, json.loads(body).get("SecretId", "")
+            self.calls.append(call)
             for fault in self.faults:
-                if (fault.operation, fault.secret_id) == (operation, secret_id) and fault.times > 0:
+                if call == (fault.operation, fault.secret_id) and fault.times > 0:
                     fault.times -= 1
                     return self._fail(fault, environ, start_response)
         return self._answer(environ, start_response)
@@ -126,10 +121,8 @@ class FakeSecretsManager(LoopbackServer):
             body = b"".join(self._answer(environ, start_response))
             return [body[: len(body) // 2]]
         if fault.code == "drip":
-            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
-            return itertools.takewhile(
-                lambda _: not self.stopping.wait(0.5), itertools.repeat(b" ")
-            )
+            start_response("200 OK", [])
+            return self.drip()
         if fault.code == "hang":
             self.stopping.wait()
         status = "500 No" if fault.code == "InternalServiceError" else "400 No"
@@ -140,11 +133,6 @@ class FakeSecretsManager(LoopbackServer):
 
 def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
     """Publish a new token in the same way as the function, and return it."""
-    store = SecretStore(
-        secrets_manager.client,
-        credentials_secret_id=CREDENTIALS_SECRET_ID,
-        token_secret_id=TOKEN_SECRET_ID,
-    )
-    run = Run(timeout_seconds=60, report=lambda *_: None)
-    rotate(store, TokenEndpoint(endpoint.url), run, forced=True)
-    return str(json.loads(secrets_manager.published())["access_token"])
+    token = AccessToken(endpoint.issue_token(), expires_in=3600, issued_at=int(time.time()))
+    secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
+    return token.access_token
