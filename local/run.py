@@ -23,7 +23,6 @@ from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import HANDLER, LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
-from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from rotate_token.errors import RotationError
 from rotate_token.retrying import RESERVED_SECONDS
@@ -114,12 +113,12 @@ def _invoke(environment: dict[str, str]) -> None:
 
 def _consume(document: str) -> None:
     console.print(f"\nReading {TOKEN_SECRET_ID}, as a consumer does", style="bold")
-    token = AccessToken.from_json(document)
-    for name, value in json.loads(document).items():
+    fields = json.loads(document)
+    for name, value in fields.items():
         shown = f"({len(value)} characters)" if name == "access_token" else value
         console.print(f"  {name:13} {shown}")
-    end = time.strftime("%H:%M:%S UTC", time.gmtime(token.expires_at))
-    console.print(f"  valid until {end}, for another {token.expires_at - time.time():.0f} s")
+    end = time.strftime("%H:%M:%S UTC", time.gmtime(fields["expires_at"]))
+    console.print(f"  valid until {end}, for another {fields['expires_at'] - time.time():.0f} s")
 
 
 if __name__ == "__main__":
