@@ -1,7 +1,7 @@
 """
 Run one of the examples on this machine: `make example`.
 
-A token is published in the same way as by the function; then the example runs and reads it.
+A token is published; then the example runs and reads it.
 """
 
 from __future__ import annotations

@@ -109,6 +109,11 @@ OUTAGE = {
             {"AttemptsFailingAlarm": [(56, 66)]},
             id="Retry-After of five minutes",
         ),
+        pytest.param(
+            {"TokenRotated": ones(0, 50, 100)},
+            {"TokenOverdueAlarm": [(156, DAY)]},
+            id="schedule stops",
+        ),
         pytest.param({}, {"TokenOverdueAlarm": [(1, DAY)]}, id="schedule never starts"),
         pytest.param(
             {

@@ -132,7 +132,7 @@ class FakeSecretsManager(LoopbackServer):
 
 
 def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
-    """Publish a new token in the same way as the function, and return it."""
+    """Publish a new token, as the function does, and return it."""
     token = AccessToken(endpoint.issue_token(), expires_in=3600, issued_at=int(time.time()))
     secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
     return token.access_token
