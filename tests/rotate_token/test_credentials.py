@@ -24,10 +24,7 @@ def test_repr() -> None:
     assert "kYz7Q2" not in repr(ClientCredentials(**CLIENT, version_id="v1"))
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["", "client_8f3b1c6e:kYz7Q2vXw9Lr4TnB", "[]", "null", '"kYz7Q2vXw9Lr4TnB"', "[" * 10**5],
-)
+@pytest.mark.parametrize("document", ["kYz7Q2vXw9Lr4TnB", '["kYz7Q2vXw9Lr4TnB"]', "[" * 10**5])
 def test_no_object(document: str) -> None:
     """A value that is not a JSON object is rejected without showing any of it."""
     with pytest.raises(ValueError, match="^it is not a JSON object$") as raised:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -13,14 +13,11 @@ import httpx
 import pytest
 
 import rotate_token
-from rotate_token import token_endpoint
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
     ConfigurationError,
-    CredentialsError,
     RotationError,
     TokenEndpointUnavailableError,
-    TokenRequestError,
 )
 from rotate_token.token_endpoint import TokenEndpoint
 
@@ -48,10 +45,12 @@ def respond(
     return lambda _: httpx.Response(status, headers=headers, stream=body)
 
 
-def request_token(answer: Answer, credentials: ClientCredentials) -> AccessToken:
+def request_token(
+    answer: Answer, credentials: ClientCredentials, seconds: float = 100
+) -> AccessToken:
     """Request a token from an endpoint that answers as given."""
     endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    return endpoint.request_token(credentials, now=NOW, seconds=100)
+    return endpoint.request_token(credentials, now=NOW, seconds=seconds)
 
 
 def test_request(credentials: ClientCredentials) -> None:
@@ -87,8 +86,7 @@ def test_seconds(seconds_left: float, seconds: float, credentials: ClientCredent
         timeouts.append(request.extensions["timeout"]["read"])
         return respond()(request)
 
-    endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    endpoint.request_token(credentials, now=NOW, seconds=seconds_left)
+    request_token(answer, credentials, seconds_left)
 
     assert timeouts == [seconds]
 
@@ -101,33 +99,25 @@ def test_token(credentials: ClientCredentials) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "raises", "message"),
+    ("status", "changes", "message"),
     [
-        (400, "invalid_grant", TokenRequestError, " 400 invalid_grant; check that TOKEN_URL belon"),
-        (400, "kyzqvxwlrtnbsecret", TokenRequestError, " 400; check that TOKEN_URL belongs to"),
-        (401, "invalid_client", CredentialsError, " 401 invalid_client; store a valid client_id"),
-        (401, "invalid_client", CredentialsError, " client_, a UUID belongs to an older API$"),
-        (307, None, TokenRequestError, " 307; redirects are not followed; set TOKEN_URL to the"),
+        (400, {"error": "invalid_grant"}, "400 invalid_grant; check that TOKEN_URL belongs to the"),
+        (400, {"error": "kyzqvxwlrtnbsecret"}, "400; check that TOKEN_URL belongs to the provider"),
+        (401, {"error": "invalid_client"}, "401 invalid_client; store .* a UUID belongs to an old"),
+        (307, {}, "307; redirects are not followed; set TOKEN_URL to the final URL"),
+        (
+            200,
+            {"token_type": "mac"},
+            "200 without a usable token: its token_type is missing or not",
+        ),
     ],
 )
-def test_rejected(
-    status: int,
-    error: str,
-    raises: type[RotationError],
-    message: str,
-    credentials: ClientCredentials,
+def test_no_token(
+    status: int, changes: dict[str, str], message: str, credentials: ClientCredentials
 ) -> None:
-    """The error for a rejected request says what to do, and shows only OAuth error codes."""
-    with pytest.raises(raises, match=f"^{URL} answered.*{message}"):
-        request_token(respond(status, {"error": error}), credentials)
-
-
-def test_no_token(credentials: ClientCredentials) -> None:
-    """The error for a response without a usable token says what is wrong with it."""
-    with pytest.raises(
-        TokenRequestError, match=f"^{URL} answered 200 without a usable token: its token_ty"
-    ):
-        request_token(respond(document={**RESPONSE, "token_type": "mac"}), credentials)
+    """The error for a response without a token says what to do; it shows only OAuth error codes."""
+    with pytest.raises(RotationError, match=f"^{URL} answered {message}"):
+        request_token(respond(status, {**RESPONSE, **changes}), credentials)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +125,6 @@ def test_no_token(credentials: ClientCredentials) -> None:
     [
         (httpx.ConnectTimeout("x"), "ConnectTimeout"),
         (httpx.ReadTimeout("x"), "within 15 s"),
-        (httpx.ReadError("x"), "ReadError"),
-        (httpx.RemoteProtocolError("x"), "RemoteProtocolError"),
         (httpx.ConnectError("Name or service not known"), "Name or service not known"),
     ],
 )
@@ -158,11 +146,8 @@ def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentia
     "url",
     [
         "https://iam..smartcar.com/token",
-        "https://256.1.1.1/token",
-        "https://iam.smartcar.com:port/token",
         "https://iam.smartcar.com/token\n",
         " https://iam.smartcar.com/token",
-        f"https://{'a' * 64}.com/token",
     ],
 )
 def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
@@ -175,15 +160,12 @@ def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
     ("header", "seconds"),
     [
         ("7", 7),
-        ("0", 0),
         ("Fri, 15 Jan 2027 08:01:00 GMT", 59.1),
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0),
-        ("", 0),
         ("soon", 0),
         ("-7", 0),
         ("9" * 400, 0),
         ("Fri, 99 Jan 2027 08:01:00 GMT", 0),
-        ("3600", 3600),
     ],
 )
 def test_retry_after(header: str, seconds: float, credentials: ClientCredentials) -> None:
@@ -196,39 +178,24 @@ def test_retry_after(header: str, seconds: float, credentials: ClientCredentials
     assert raised.value.next_step == "if this persists, check the provider's status page"
 
 
-def test_stuck(credentials: ClientCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt ends on time, even if no timeout of httpx applies."""
-    monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 0.05)
-    released = threading.Event()
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        released.wait(10)
-        return respond()(request)
-
-    with pytest.raises(
-        TokenEndpointUnavailableError, match="sent no complete response: within 0 s; "
-    ):
-        request_token(answer, credentials)
-
-    assert not released.is_set()
-    released.set()
-
-
 def test_endless_answer(credentials: ClientCredentials) -> None:
-    """The connection of an abandoned exchange is closed, although the server still sends."""
+    """An exchange is given up on time, and its connection closed, while the server still sends."""
     closed = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def send_forever() -> None:
+        def send_for_10_seconds() -> None:
             connection, _ = server.accept()
-            with connection, contextlib.suppress(OSError):
-                while True:
+            until = time.monotonic() + 10
+            try:
+                while time.monotonic() < until:
                     connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
-            closed.set()
+            except OSError:
+                closed.set()
+            connection.close()
 
-        threading.Thread(target=send_forever, daemon=True).start()
+        threading.Thread(target=send_for_10_seconds, daemon=True).start()
         endpoint = TokenEndpoint(f"http://127.0.0.1:{server.getsockname()[1]}/oauth2/token")
-        with pytest.raises(TokenEndpointUnavailableError, match="within 1 s"):
+        with pytest.raises(TokenEndpointUnavailableError, match="within 1 s; "):
             endpoint.request_token(credentials, now=NOW, seconds=1)
 
         assert closed.wait(10)
