@@ -20,7 +20,6 @@ from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
-from rotate_token.credentials import ClientCredentials
 from tests.samples import LOOPBACK_ONLY, PROJECT, build_package, old_token
 
 if TYPE_CHECKING:
@@ -56,12 +55,6 @@ def no_proxies() -> Iterator[None]:
     with mock.patch.dict(os.environ):
         ignore_proxies()
         yield
-
-
-@pytest.fixture
-def credentials() -> ClientCredentials:
-    """The client credentials that the fake token endpoint accepts."""
-    return ClientCredentials(FakeSmartcar.client_id, FakeSmartcar.client_secret, "a version")
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def test_defaults() -> None:
         ("TOKEN_URL", "http://127.0.0.1\\@iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "http://127.0.0.1.example.com/oauth2/token"),
+        ("TOKEN_URL", "http://10.0.0.1/oauth2/token"),
         ("TOKEN_URL", "ftp://127.0.0.1/oauth2/token"),
     ],
 )

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
     from tests.samples import Invoke
 
-SCHEDULED = {"source": "aws.scheduler", "detail": "{}"}
 UNUSUAL = "not for the documented 3600 s; set ScheduleExpression to a shorter period than that"
 
 
@@ -53,7 +52,7 @@ def test_rotated(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
     """A rotation is reported by the result, a metric and a log line with the request ID."""
     context = LocalContext(900)
 
-    result = invoke(SCHEDULED, context)
+    result = invoke(None, context)
 
     lines = output(capsys)
     assert result["status"] == "rotated"

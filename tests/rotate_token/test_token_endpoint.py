@@ -14,6 +14,7 @@ import pytest
 
 import rotate_token
 from rotate_token.access_token import AccessToken
+from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
     ConfigurationError,
     RotationError,
@@ -24,12 +25,11 @@ from rotate_token.token_endpoint import TokenEndpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rotate_token.credentials import ClientCredentials
-
     Answer = Callable[[httpx.Request], httpx.Response]
 
 URL = "https://iam.smartcar.com/oauth2/token"
 NOW = 1_800_000_000.9
+CREDENTIALS = ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB/5+ %&=", "v1")
 RESPONSE: dict[str, Any] = {
     "access_token": "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl",
     "token_type": "bearer",
@@ -45,15 +45,13 @@ def respond(
     return lambda _: httpx.Response(status, headers=headers, stream=body)
 
 
-def request_token(
-    answer: Answer, credentials: ClientCredentials, seconds: float = 100
-) -> AccessToken:
+def request_token(answer: Answer, seconds: float = 100) -> AccessToken:
     """Request a token from an endpoint that answers as given."""
     endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    return endpoint.request_token(credentials, now=NOW, seconds=seconds)
+    return endpoint.request_token(CREDENTIALS, now=NOW, seconds=seconds)
 
 
-def test_request(credentials: ClientCredentials) -> None:
+def test_request() -> None:
     """The request is the form of RFC 6749 section 4.4.2, with a User-Agent and timeouts."""
     requests = []
 
@@ -61,7 +59,7 @@ def test_request(credentials: ClientCredentials) -> None:
         requests.append(request)
         return respond()(request)
 
-    request_token(answer, credentials)
+    request_token(answer)
 
     (request,) = requests
     assert str(request.url) == URL
@@ -72,13 +70,13 @@ def test_request(credentials: ClientCredentials) -> None:
     assert request.extensions["timeout"] == {"connect": 5, "read": 15, "write": 15, "pool": 15}
     assert parse_qs(request.content.decode()) == {
         "grant_type": ["client_credentials"],
-        "client_id": [credentials.client_id],
-        "client_secret": [credentials.client_secret],
+        "client_id": ["client_8f3b1c6e"],
+        "client_secret": ["kYz7Q2vXw9Lr4TnB/5+ %&="],
     }
 
 
 @pytest.mark.parametrize(("seconds_left", "seconds"), [(100, 15), (7, 7), (-1, 1)])
-def test_seconds(seconds_left: float, seconds: float, credentials: ClientCredentials) -> None:
+def test_seconds(seconds_left: float, seconds: float) -> None:
     """A request gets 15 s, or what is left of the run if that is less, but at least 1 s."""
     timeouts: list[float] = []
 
@@ -86,14 +84,14 @@ def test_seconds(seconds_left: float, seconds: float, credentials: ClientCredent
         timeouts.append(request.extensions["timeout"]["read"])
         return respond()(request)
 
-    request_token(answer, credentials, seconds_left)
+    request_token(answer, seconds_left)
 
     assert timeouts == [seconds]
 
 
-def test_token(credentials: ClientCredentials) -> None:
+def test_token() -> None:
     """The lifetime of the token is counted from just before the request."""
-    token = request_token(respond(), credentials)
+    token = request_token(respond())
 
     assert token == AccessToken(RESPONSE["access_token"], expires_in=3600, issued_at=1_800_000_000)
 
@@ -112,12 +110,10 @@ def test_token(credentials: ClientCredentials) -> None:
         ),
     ],
 )
-def test_no_token(
-    status: int, changes: dict[str, str], message: str, credentials: ClientCredentials
-) -> None:
+def test_no_token(status: int, changes: dict[str, str], message: str) -> None:
     """The error for a response without a token says what to do; it shows only OAuth error codes."""
     with pytest.raises(RotationError, match=f"^{URL} answered {message}"):
-        request_token(respond(status, {**RESPONSE, **changes}), credentials)
+        request_token(respond(status, {**RESPONSE, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +124,7 @@ def test_no_token(
         (httpx.ConnectError("Name or service not known"), "Name or service not known"),
     ],
 )
-def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentials) -> None:
+def test_no_answer(failure: Exception, reason: str) -> None:
     """The error for an incomplete response is transient, and does not contain the request."""
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -137,7 +133,7 @@ def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentia
     with pytest.raises(
         TokenEndpointUnavailableError, match=f"^{URL} sent no complete response: {reason}; "
     ) as raised:
-        request_token(answer, credentials)
+        request_token(answer)
 
     assert raised.value.__context__ is None
 
@@ -150,10 +146,10 @@ def test_no_answer(failure: Exception, reason: str, credentials: ClientCredentia
         " https://iam.smartcar.com/token",
     ],
 )
-def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
+def test_unusable_url(url: str) -> None:
     """A URL that httpx cannot use is a configuration error, which is not retried."""
     with pytest.raises(ConfigurationError, match="^TOKEN_URL is not a usable URL: "):
-        TokenEndpoint(url).request_token(credentials, now=NOW, seconds=1)
+        TokenEndpoint(url).request_token(CREDENTIALS, now=NOW, seconds=1)
 
 
 @pytest.mark.parametrize(
@@ -168,17 +164,17 @@ def test_unusable_url(url: str, credentials: ClientCredentials) -> None:
         ("Fri, 99 Jan 2027 08:01:00 GMT", 0),
     ],
 )
-def test_retry_after(header: str, seconds: float, credentials: ClientCredentials) -> None:
+def test_retry_after(header: str, seconds: float) -> None:
     """Retry-After is read as seconds or as a date, and ignored if it is malformed."""
     with pytest.raises(TokenEndpointUnavailableError) as raised:
-        request_token(respond(429, headers={"Retry-After": header}), credentials)
+        request_token(respond(429, headers={"Retry-After": header}))
 
     assert raised.value.retry_after_seconds == pytest.approx(seconds)
     assert ("and asked to retry after" in raised.value.problem) == (seconds > 0)
     assert raised.value.next_step == "if this persists, check the provider's status page"
 
 
-def test_endless_answer(credentials: ClientCredentials) -> None:
+def test_endless_answer() -> None:
     """An exchange is given up on time, and its connection closed, while the server still sends."""
     closed = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -196,12 +192,12 @@ def test_endless_answer(credentials: ClientCredentials) -> None:
         threading.Thread(target=send_for_10_seconds, daemon=True).start()
         endpoint = TokenEndpoint(f"http://127.0.0.1:{server.getsockname()[1]}/oauth2/token")
         with pytest.raises(TokenEndpointUnavailableError, match="within 1 s; "):
-            endpoint.request_token(credentials, now=NOW, seconds=1)
+            endpoint.request_token(CREDENTIALS, now=NOW, seconds=1)
 
         assert closed.wait(10)
 
 
-def test_cookies(credentials: ClientCredentials) -> None:
+def test_cookies() -> None:
     """A cookie is not sent with the next request, so that a retry can reach another server."""
     cookies = []
 
@@ -210,7 +206,7 @@ def test_cookies(credentials: ClientCredentials) -> None:
         return respond(headers={"Set-Cookie": "server=1"})(request)
 
     endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    endpoint.request_token(credentials, now=NOW, seconds=100)
-    endpoint.request_token(credentials, now=NOW, seconds=100)
+    endpoint.request_token(CREDENTIALS, now=NOW, seconds=100)
+    endpoint.request_token(CREDENTIALS, now=NOW, seconds=100)
 
     assert cookies == [None, None]
