@@ -134,6 +134,7 @@ TABLE = [
     Row("broken gzip", Answer(200, b"\x1f\x8bnot gzip"), Unavailable),
     Row("half of gzip", Answer(200, gzip.compress(js(ISSUED))[:40]), Unavailable),
     Row("long gzip", Answer(200, gzip.compress(js(ISSUED) + b" " * 1_100_000)), Unavailable),
+    Row("gzip in gzip", Answer(200, gzip.compress(gzip.compress(js(ISSUED)))), Unavailable),
     # An object without a usable token; test_access_token.py has the other shapes
     Row("token with a line break", issued(access_token=f"{TOKEN}\r\nX: 1"), Refused),
     # Unusual but valid
@@ -164,10 +165,12 @@ TABLE = [
         for call, requests in ((READ_TOKEN, 0), (READ_CREDENTIALS, 0), (PUBLISH, 1))
     ),
     Row("token denied", Fault(*READ_TOKEN, DENIED)),
+    Row("no decryption", Fault(*READ_TOKEN, "DecryptionFailure")),
     Row("no token secret", Fault(*READ_TOKEN, NOT_FOUND), failed_attempts=0),
     Row("credentials denied", Fault(*READ_CREDENTIALS, DENIED), CredentialsError, requests=0),
     Row("no credentials", Fault(*READ_CREDENTIALS, NOT_FOUND), CredentialsError, requests=0),
     Row("publication denied", Fault(*PUBLISH, DENIED), SecretsManagerError),
+    Row("no encryption", Fault(*PUBLISH, "EncryptionFailure"), SecretsManagerError),
     Row("too many versions", Fault(*PUBLISH, "LimitExceededException"), SecretsManagerError),
 ]
 

@@ -20,11 +20,8 @@ def rule(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The rule of each of the resources, as SAM creates it."""
     document = (PROJECT / "docs/consumers.md").read_text()
     (resource,) = re.findall(rf"```yaml\n({request.param}:.*?)```", document, re.DOTALL)
-    for text, value in (
-        ("!Ref TokenSecretArn", EVENT_SECRET_ARN),
-        ("CodeUri: .", "CodeUri: s3://code/package.zip"),
-    ):
-        resource = resource.replace(text, value)
+    resource = resource.replace("!Ref TokenSecretArn", EVENT_SECRET_ARN)
+    resource = resource.replace("CodeUri: .", "CodeUri: s3://code/package.zip")
     translator = Translator(None, Parser(), boto_session=boto3.Session(region_name="us-west-2"))
     translated = translator.translate({"Resources": yaml_parse(resource)}, {})
     properties: dict[str, Any] = translated["Resources"][f"{request.param}NewToken"]["Properties"]

@@ -27,6 +27,7 @@ def test_defaults() -> None:
     [
         ("CREDENTIALS_SECRET_ID", ""),
         ("TOKEN_SECRET_ID", ""),
+        ("TOKEN_URL", ""),
         ("TOKEN_URL", "iam.smartcar.com/oauth2/token"),
         ("TOKEN_URL", "https:///oauth2/token"),
         ("TOKEN_URL", "https://[::1/oauth2/token"),

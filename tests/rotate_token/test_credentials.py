@@ -35,7 +35,7 @@ def test_no_object(document: str) -> None:
 
 @pytest.mark.parametrize("key", ["client_id", "client_secret"])
 @pytest.mark.parametrize(
-    "value", [None, "", 12345678, ["kYz7Q2vXw9Lr4TnB"], "kYz7Q2 \n", "kYz7Q2\u00e9"]
+    "value", [None, "", 12345678, ["kYz7Q2vXw9Lr4TnB"], "kYz7Q2 ", "kYz7Q2\nkYz7Q2", "kYz7Q2\u00e9"]
 )
 def test_unusable(key: str, value: object) -> None:
     """A missing or unusable key is named, and its value is not shown."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from werkzeug import Response
 
 from local.fakes.loopback import LoopbackServer
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
@@ -19,17 +20,9 @@ from rotate_token.secret_store import SecretStore
 from tests.samples import make_store
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
     from rotate_token.access_token import AccessToken
-
-
-@pytest.fixture
-def store(secrets: SecretsManagerClient) -> SecretStore:
-    """A store whose two secrets do not exist yet."""
-    return make_store(secrets)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +32,7 @@ def store(secrets: SecretsManagerClient) -> SecretStore:
         ({"SecretBinary": b"kYz7Q2vXw9Lr4TnB"}, "it is not a JSON object"),
     ],
 )
-def test_no_credentials(
-    store: SecretStore, secrets: SecretsManagerClient, value: Any, problem: str
-) -> None:
+def test_no_credentials(secrets: SecretsManagerClient, value: Any, problem: str) -> None:
     """The error for a secret without usable credentials names it, and says what to store."""
     if value:
         secrets.create_secret(Name=CREDENTIALS_SECRET_ID, **value)
@@ -49,18 +40,18 @@ def test_no_credentials(
     with pytest.raises(
         CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*: {problem}.*; s"
     ):
-        store.read_credentials("AWSCURRENT")
+        make_store(secrets).read_credentials("AWSCURRENT")
 
 
-def test_no_token_secret(store: SecretStore, old: AccessToken) -> None:
+def test_no_token_secret(secrets: SecretsManagerClient, old: AccessToken) -> None:
     """If the token secret does not exist, the error names it, and says what to do."""
     with pytest.raises(
         SecretsManagerError, match=f"^PutSecretValue failed on secret {TOKEN_SECRET_ID} .*; create"
     ):
-        store.publish_token(old)
+        make_store(secrets).publish_token(old)
 
 
-def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerClient) -> None:
+def test_deleted_credentials_secret(secrets: SecretsManagerClient) -> None:
     """AWS's message about a secret that is marked for deletion is passed on, with what to do."""
     secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString="{}")
     secrets.delete_secret(SecretId=CREDENTIALS_SECRET_ID)
@@ -68,7 +59,7 @@ def test_deleted_credentials_secret(store: SecretStore, secrets: SecretsManagerC
     with pytest.raises(
         CredentialsError, match="^GetSecretValue .* smartcar/.*marked.*; .*restore it$"
     ):
-        store.read_credentials("AWSCURRENT")
+        make_store(secrets).read_credentials("AWSCURRENT")
 
 
 @pytest.mark.parametrize("setting", ["CREDENTIALS_SECRET_ID", "TOKEN_SECRET_ID"])
@@ -93,12 +84,7 @@ def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
 )
 def test_incomplete_answer(body: bytes) -> None:
     """An incomplete answer is a transient error that holds none of it."""
-
-    def answer(_: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        start_response("200 OK", [])
-        return [body]
-
-    with LoopbackServer(answer) as server:
+    with LoopbackServer(Response(body)) as server:
         client = boto3.client("secretsmanager", endpoint_url=server.address)
         with pytest.raises(SecretsManagerUnavailableError, match="cut off") as raised:
             make_store(client).read_credentials("AWSCURRENT")
