@@ -104,7 +104,7 @@ def test_token() -> None:
         (200, {"token_type": "mac"}, "200 without a usable token: its token_type is missing or"),
     ],
 )
-def test_no_token(status: int, changes: dict[str, str], message: str) -> None:
+def test_no_token(status: int, changes: dict[str, Any], message: str) -> None:
     """The error for a response without a token says what to do; it shows only OAuth error codes."""
     with pytest.raises(RotationError, match=f"^{URL} answered {message}"):
         request_token(respond(status, **changes))
