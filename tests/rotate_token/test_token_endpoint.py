@@ -191,6 +191,16 @@ def test_endless_answer() -> None:
         assert closed.wait(10)
 
 
+def test_long_answer() -> None:
+    """A response is read no further than the chunk that exceeds 1 MiB."""
+    chunks = iter([b" " * 1024 * 1024] * 3)
+
+    with pytest.raises(TokenEndpointUnavailableError, match="something other than a JSON object"):
+        request_token(lambda _: httpx.Response(200, content=chunks))
+
+    assert len(list(chunks)) == 1
+
+
 def test_cookies() -> None:
     """A cookie is not sent with the next request, so that a retry can reach another server."""
     cookies = []
