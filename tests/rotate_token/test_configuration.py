@@ -29,7 +29,7 @@ def test_defaults() -> None:
         ("TOKEN_SECRET_ID", ""),
         ("TOKEN_URL", ""),
         ("TOKEN_URL", "iam.smartcar.com/oauth2/token"),
-        ("TOKEN_URL", "https:///oauth2/token"),
+        ("TOKEN_URL", "https://:443/oauth2/token"),
         ("TOKEN_URL", "https://[::1/oauth2/token"),
         ("TOKEN_URL", "https://iam.smartcar.com:port/oauth2/token"),
         ("TOKEN_URL", "https://iam.smartcar.com:0/oauth2/token"),
