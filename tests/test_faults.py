@@ -53,6 +53,7 @@ READ_CREDENTIALS = ("GetSecretValue", CREDENTIALS_SECRET_ID)
 PUBLISH = ("PutSecretValue", TOKEN_SECRET_ID)
 DENIED = "AccessDeniedException"
 NOT_FOUND = "ResourceNotFoundException"
+PASSING = ("ThrottlingException", "RequestTimeout", "InternalServiceError", "cut", "cut-error")
 BRIEF = 10
 """A run with this many seconds left makes one attempt only."""
 
@@ -158,10 +159,7 @@ TABLE = [
             requests,
             artifact=code.startswith("cut"),
         )
-        for code in (
-            *("ThrottlingException", "RequestTimeout", "InternalServiceError"),
-            *("cut", "cut-error"),
-        )
+        for code in PASSING
         for call, requests in ((READ_TOKEN, 0), (READ_CREDENTIALS, 0), (PUBLISH, 1))
     ),
     Row("token denied", Fault(*READ_TOKEN, DENIED)),
