@@ -57,7 +57,7 @@ example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed
 	@PYTHONPATH=functions python -m local.example $(EXAMPLE)
 
 test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
-	@echo 'Running all tests: this takes about four minutes.'
+	@echo 'Running all tests: this takes about three minutes.'
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
 check: $(VENV)/installed $(if $(NODE),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
