@@ -379,6 +379,14 @@ warn Runs         cannot be read: GetMetricData, permission denied
 """ == problems(capsys)
 
 
+def test_alarms_without_the_token(aws: Any, deployment: Deployment) -> None:
+    """A token that may not be read hides no alarm."""
+    set_alarm(aws, "TokenOverdueAlarm", "ALARM")
+    deny(deployment, "GetSecretValue", "AccessDeniedException")
+
+    assert [Mark.BAD, Mark.OK, Mark.OK, Mark.OK] == [mark for mark, _ in status.alarms(deployment)]
+
+
 def test_permissions(
     deployment: Deployment,
     create_stack: CreateStack,
