@@ -37,6 +37,18 @@ def test_minutes() -> None:
     assert failing.startswith("In 2 of the last 10 minutes, ")
 
 
+def test_statistics() -> None:
+    """Of several rotations in a minute, the one with the longest gap counts."""
+    alarms = Stack({}).of_type("AWS::CloudWatch::Alarm")
+
+    assert {name: alarm["Metrics"][1]["MetricStat"]["Stat"] for name, alarm in alarms.items()} == {
+        "TokenOverdueAlarm": "Sum",
+        "AttemptsFailingAlarm": "Sum",
+        "TokenGapAlarm": "Minimum",
+        "CredentialsFallbackAlarm": "Sum",
+    }
+
+
 def ones(*minutes: int) -> dict[int, float]:
     """Make a metric that is 1 in these minutes."""
     return dict.fromkeys(minutes, 1.0)

@@ -395,6 +395,23 @@ def test_function(plain: Stack) -> None:
     assert function["Environment"]["Variables"]["TOKEN_URL"] == SMARTCAR_TOKEN_URL
 
 
+def test_platform(plain: Stack) -> None:
+    """The platform is that of the package, and log lines are JSON in the log group of the stack."""
+    function = plain.properties("RotateTokenFunction")
+
+    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+    assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": "RotateTokenLogGroup"}
+
+
+def test_trust(plain: Stack) -> None:
+    """Only Lambda may assume the function's role."""
+    policy = plain.properties("RotateTokenRole")["AssumeRolePolicyDocument"]
+
+    assert [statement["Principal"] for statement in policy["Statement"]] == [
+        {"Service": "lambda.amazonaws.com"}
+    ]
+
+
 def test_parameters() -> None:
     """Each parameter has a description, a constraint with a message, a label and a group."""
     template = transformed_template()
