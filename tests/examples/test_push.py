@@ -1,4 +1,4 @@
-"""The resources in docs/consumers.md that tell a program of a new token."""
+"""The resource in docs/consumers.md that is told of a new token."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from samtranslator.translator.translator import Translator
 from tests.samples import EVENT_SECRET_ARN, PROJECT, label_updated_event
 
 
-@pytest.fixture(params=["ReplaceTasks", "HandOnToken"])
-def rule(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The rule of each of the resources, as SAM creates it."""
-    document = (PROJECT / "docs/consumers.md").read_text()
-    (resource,) = re.findall(rf"```yaml\n({request.param}:.*?)```", document, re.DOTALL)
+@pytest.fixture
+def rule() -> dict[str, Any]:
+    """The rule of the state machine, as SAM creates it."""
+    document = (PROJECT / "docs/consumers.md").read_text(encoding="utf-8")
+    (resource,) = re.findall(r"```yaml\n(ReplaceTasks:.*?)```", document, re.DOTALL)
     resource = resource.replace("!Ref TokenSecretArn", EVENT_SECRET_ARN)
-    resource = resource.replace("CodeUri: .", "CodeUri: s3://code/package.zip")
     translator = Translator(None, Parser(), boto_session=boto3.Session(region_name="us-west-2"))
     translated = translator.translate({"Resources": yaml_parse(resource)}, {})
-    properties: dict[str, Any] = translated["Resources"][f"{request.param}NewToken"]["Properties"]
+    properties: dict[str, Any] = translated["Resources"]["ReplaceTasksNewToken"]["Properties"]
     return properties
 
 
