@@ -16,7 +16,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from local.fakes import ignore_proxies, isolate_environment
@@ -29,7 +28,7 @@ from rotate_token.retrying import RESERVED_SECONDS
 
 EVENT = Path("events", "scheduled.json")
 
-ATTEMPTS_SECONDS = 30
+ATTEMPTS_SECONDS = 60
 """New attempts start for this long."""
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -60,7 +59,7 @@ def main(faults: list[str]) -> None:
         console.print(f"  {TOKEN_SECRET_ID}  no value yet")
         console.print(f"Token endpoint at {token_url}", style="bold")
         if faults:
-            console.print(step.fill(f"will answer {', then '.join(faults)}, then normally"))
+            console.print(step.fill(f"scripted faults: {', '.join(faults)}; then normal responses"))
         _invoke({**secrets_manager.environment, "TOKEN_URL": token_url})
         _consume(secrets_manager.published())
     console.print("\nNext:", "make test" if faults else 'make run FAULTS="503 429 timeout"')
@@ -77,13 +76,6 @@ def _provider(stack: ExitStack, faults: list[str]) -> tuple[str, str, str]:
             sys.exit(
                 "FAULTS needs the fake token endpoint: "
                 "unset SMARTCAR_CLIENT_ID and SMARTCAR_CLIENT_SECRET"
-            )
-        try:
-            httpx.Client().close()
-        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            sys.exit(
-                "Smartcar cannot be called with this machine's HTTPS_PROXY, ALL_PROXY "
-                f"or SSL_CERT_FILE: {error}"
             )
         return client_id, client_secret, SMARTCAR_TOKEN_URL
     ignore_proxies()
@@ -108,7 +100,7 @@ def _invoke(environment: dict[str, str]) -> None:
     except RotationError as error:
         sys.exit(f"No token was published: {error}")
     duration_seconds = time.monotonic() - started_at
-    console.print(step.fill(f"after {duration_seconds:.1f} s: {json.dumps(result)}"))
+    console.print(step.fill(f"result after {duration_seconds:.1f} s: {json.dumps(result)}"))
 
 
 def _consume(document: str) -> None:

@@ -227,13 +227,7 @@ def _aws_error(code: str) -> Exception:
     return failure
 
 
-def script(
-    store: SecretStore,
-    endpoint: TokenEndpoint,
-    run: Run,
-    *,
-    forced: bool,  # noqa: ARG001 (it always rotates)
-) -> None:
+def script(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> None:
     """Request a token, with three quick retries; publish it, and leave the rest to Lambda."""
     retrying = Retrying(
         stop=stop_after_attempt(4), wait=wait_exponential(), sleep=run.sleep, reraise=True
@@ -260,9 +254,15 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
         began_at = clock.now
         clock.sleep(COLD_START_SECONDS)
         timeout_at = clock.now + TIMEOUT_SECONDS
-        this_run = Run(TIMEOUT_SECONDS, lambda *_: None, clock=lambda: clock.now, sleep=clock.sleep)
+        this_run = Run(
+            TIMEOUT_SECONDS,
+            lambda *_: None,
+            forced=forced,
+            clock=lambda: clock.now,
+            sleep=clock.sleep,
+        )
         try:
-            policy(store, endpoint, this_run, forced=forced)
+            policy(store, endpoint, this_run)
         except RotationError:
             return False
         finally:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import time
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -20,6 +21,7 @@ from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
+from rotate_token.retrying import Run
 from tests.samples import LOOPBACK_ONLY, PROJECT, build_package, old_token
 
 if TYPE_CHECKING:
@@ -106,18 +108,19 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
 def invoke(
     environment: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Invoke]:
-    """A function that invokes the handler, without waits; the first call imports the handler."""
+    """A function that invokes the handler; waits only advance its clock, so that every run ends."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # A separate logger: Powertools binds a logger to the standard output of its first use.
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", request.node.name)
     sys.modules.pop("rotate_token.handler", None)
 
+    waits: list[float] = []
+    impatient = functools.partial(Run, clock=lambda: time.time() + sum(waits), sleep=waits.append)
+
     def invoke(event: object = None, context: LocalContext | None = None) -> Result:
         handler = importlib.import_module("rotate_token.handler")
-        if not isinstance(handler.Run, functools.partial):
-            impatient = functools.partial(handler.Run, sleep=lambda _: None)
-            monkeypatch.setattr(handler, "Run", impatient)
+        monkeypatch.setattr(handler, "Run", impatient)
         result: Result = handler.lambda_handler(event, context or LocalContext(900))
         return result
 

@@ -1,9 +1,9 @@
 """
 The fault table: the effect of each fault on a run.
 
-Each row runs the handler over real sockets, with all loggers at DEBUG, once with a fault that
-occurs once, and once with a lasting fault. Some rows also run the package that `sam build` creates.
-After each run,
+Each row runs the handler over real sockets, with all loggers at DEBUG: with a fault that occurs
+once, with a lasting one and, if it is not transient, in a forced run. Some rows also run the
+package that `sam build` creates. After each run,
 
 - the secret holds the old document, or a complete new one,
 - the run has ended on time,
@@ -30,13 +30,13 @@ from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token import token_endpoint
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
-    ConfigurationError,
     CredentialsError,
     RotationError,
     SecretsManagerError,
     SecretsManagerUnavailableError,
     TokenEndpointUnavailableError as Unavailable,
     TokenRequestError as Refused,
+    TransientError,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ READ_CREDENTIALS = ("GetSecretValue", CREDENTIALS_SECRET_ID)
 PUBLISH = ("PutSecretValue", TOKEN_SECRET_ID)
 DENIED = "AccessDeniedException"
 NOT_FOUND = "ResourceNotFoundException"
-PASSING = ("ThrottlingException", "RequestTimeout", "InternalServiceError", "cut", "cut-error")
+PASSING = ("ThrottlingException", "RequestTimeout", "InternalServiceError")
+TRIED_TWICE = {*PASSING, "LimitExceededException"}
+"""The errors after which botocore makes a call again."""
 BRIEF = 10
 """A run with this many seconds left makes one attempt only."""
 
@@ -65,7 +67,7 @@ class Row(NamedTuple):
     Attributes:
         name: Its name.
         fault: A fault or an answer of FakeSmartcar, or a fault of FakeSecretsManager.
-        error: The error that a run ends with while the fault lasts; None if the run succeeds.
+        error: The error of a run that the fault ends; None if the run succeeds.
         requests: How many requests for a token the first attempt makes.
         failed_attempts: How many failed attempts are counted.
         artifact: Whether the built package is run against it too.
@@ -79,9 +81,9 @@ class Row(NamedTuple):
     artifact: bool = False
 
     @property
-    def is_transient(self) -> bool:
-        """Whether a run recovers from the fault if it occurs once."""
-        return self.error in {Unavailable, SecretsManagerUnavailableError}
+    def is_refusal(self) -> bool:
+        """Whether the fault ends a forced run at once."""
+        return self.error is not None and not issubclass(self.error, TransientError)
 
 
 def js(document: object) -> bytes:
@@ -109,18 +111,40 @@ TABLE = [
     Row("503, Retry-After", Answer(503, headers={"Retry-After": "3600"}), Unavailable),
     # If it were followed, it would lead to a token.
     Row("307", Answer(307, headers={"Location": "/oauth2/token"}), Refused, artifact=True),
-    # httpx parses the address, although it does not follow it.
-    Row(
-        "307 to a malformed address",
-        Answer(307, headers={"Location": "http://xn--/"}),
-        ConfigurationError,
+    # httpx would parse the address, although it does not follow it.
+    *(
+        Row(f"307 to {address}", Answer(307, headers={"Location": address}), Refused)
+        for address in (
+            "http://xn--/",
+            "https:login.example.com/x",
+            "about:blank",
+            "mailto:a@example.com",
+        )
     ),
     # OAuth errors
-    Row("400 invalid_client", Answer(400, js({"error": "invalid_client"})), CredentialsError),
+    *(
+        Row(f"400 {code}", Answer(400, js({"error": code})), CredentialsError)
+        for code in (
+            "invalid_client",
+            "invalid_grant",
+            "invalid_request",
+            "invalid_scope",
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "access_denied",
+            "invalid_target",
+            "use_dpop_nonce",
+        )
+    ),
+    Row("200 invalid_client", issued(error="invalid_client"), CredentialsError),
     Row("400 server_error", Answer(400, js({"error": "server_error"})), Unavailable),
     Row("401 server_error", Answer(401, js({"error": "server_error"})), Unavailable),
     Row("200 temporarily_unavailable", issued(error="temporarily_unavailable"), Unavailable),
     Row("200 with an error that is an object", issued(error={"code": 7}), Refused),
+    Row("200 with an empty error", issued(error=""), Refused),
+    Row("200 with an error that is null", issued(error=None), Refused),
+    Row("404 Not Found", Answer(404, js({"error": "Not Found"})), Refused),
+    Row("403 with a message", Answer(403, js({"message": "Forbidden"})), Refused),
     Row("401 with the secret", Answer(401, js({"error": SECRET})), CredentialsError, artifact=True),
     # Bodies that are not a JSON object
     Row("empty", Answer(200), Unavailable),
@@ -137,6 +161,7 @@ TABLE = [
     Row("long gzip", Answer(200, gzip.compress(js(ISSUED) + b" " * 1_100_000)), Unavailable),
     Row("gzip in gzip", Answer(200, gzip.compress(gzip.compress(js(ISSUED)))), Unavailable),
     # An object without a usable token; test_access_token.py has the other shapes
+    Row("an empty object", Answer(200, js({})), Refused),
     Row("token with a line break", issued(access_token=f"{TOKEN}\r\nX: 1"), Refused),
     # Unusual but valid
     *(
@@ -159,7 +184,7 @@ TABLE = [
             requests,
             artifact=code.startswith("cut"),
         )
-        for code in PASSING
+        for code in (*PASSING, "cut", "cut-error")
         for call, requests in ((READ_TOKEN, 0), (READ_CREDENTIALS, 0), (PUBLISH, 1))
     ),
     Row("token denied", Fault(*READ_TOKEN, DENIED)),
@@ -189,15 +214,14 @@ def play(
     elif lasting:
         secrets_manager.faults.append(row.fault)
     else:
-        # botocore tries a failed call twice, and does not notice that an answer was cut off.
-        times = 1 if row.fault.code.startswith("cut") else 2
+        times = 2 if row.fault.code in TRIED_TWICE else 1
         secrets_manager.faults.append(replace(row.fault, times=times))
 
 
-def run(invoke: Invoke, context: LocalContext) -> tuple[Exception | None, str]:
+def run(invoke: Invoke, event: object, context: LocalContext) -> tuple[Exception | None, str]:
     """Run the handler; return its error, and everything that its result or error shows."""
     try:
-        return None, repr(invoke(None, context))
+        return None, repr(invoke(event, context))
     except RotationError as error:
         trace = traceback.TracebackException.from_exception(error, capture_locals=True)
         chain = [error, error.__context__, error.__cause__]
@@ -214,11 +238,18 @@ def leaked(text: str, *secrets: str) -> set[str]:
     return {piece for piece in pieces if piece in text}
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("row", "how"),
+    [
+        pytest.param(row, how, id=f"{row.name}-{how}")
+        for row in TABLE
+        for how in ("once", "lasting", "forced")
+        if how != "forced" or row.is_refusal
+    ],
+)
 def test_fault(
     row: Row,
-    lasting: bool,  # noqa: FBT001 (a parameter of the test)
+    how: str,
     invoke: Invoke,
     endpoint: FakeSmartcar,
     secrets_manager: FakeSecretsManager,
@@ -227,22 +258,22 @@ def test_fault(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A run recovers from a transient fault, otherwise ends with its error; it shows no secret."""
+    """A run recovers from a fault that ends, unless it is forced; it shows no secret."""
     # Short, so that the test is fast; long enough for a response from a loaded machine.
     monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 1.5)
     monkeypatch.setattr(token_endpoint, "SHORTEST_ATTEMPT_SECONDS", 1.5)
     for name in ("", *logging.root.manager.loggerDict):
         monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
-    play(row, endpoint, secrets_manager, lasting=lasting)
-    context = LocalContext(BRIEF if lasting else 900)
+    play(row, endpoint, secrets_manager, lasting=how == "lasting")
+    context = LocalContext(BRIEF if how == "lasting" else 900)
 
-    error, outcome = run(invoke, context)
+    error, outcome = run(invoke, {"force": how == "forced"}, context)
 
     secrets_manager.faults.clear()
     token = AccessToken.from_json(secrets_manager.published())
     output = capsys.readouterr()
     visible = f"{output.out}\n{output.err}\n{caplog.text}\n{outcome}"
-    recovers = row.is_transient and not lasting
+    recovers = row.error is not None and how == "once"
     if row.error is None or recovers:
         assert error is None
         assert token.expires_at > time.time() + 3500
@@ -266,13 +297,13 @@ def test_artifact(
     secrets_manager: FakeSecretsManager,
     old: AccessToken,
 ) -> None:
-    """The built package retries a fault or fails with its error, and shows no secret."""
+    """The built package recovers or, if forced, fails with the error, and shows no secret."""
     play(row, endpoint, secrets_manager)
     error = ""
 
     with LambdaRuntime(package, {**environment, "POWERTOOLS_LOG_LEVEL": "DEBUG"}) as function:
         try:
-            outcome = repr(function.invoke({}))
+            outcome = repr(function.invoke({"force": row.is_refusal}))
         except FunctionError as failure:
             outcome = str(failure)
             error = outcome.partition(":")[0]
@@ -280,7 +311,7 @@ def test_artifact(
 
     secrets_manager.faults.clear()
     token = AccessToken.from_json(secrets_manager.published())
-    assert error == (row.error.__name__ if row.error and not row.is_transient else "")
-    assert (token == old) == bool(error)
-    assert len(endpoint.requests) == row.requests + row.is_transient
+    assert error == (row.error.__name__ if row.error and row.is_refusal else "")
+    assert (token == old) == row.is_refusal
+    assert len(endpoint.requests) == row.requests + (not row.is_refusal)
     assert leaked(visible, SECRET, old.access_token, token.access_token, TOKEN) == set()

@@ -166,7 +166,7 @@ def test_twenty_at_once(secrets_manager: FakeSecretsManager, endpoint: FakeSmart
         store = make_store(secrets_manager.client)
         run = Run(timeout_seconds=60, report=lambda *_: None)
         start.wait()
-        return rotate(store, TokenEndpoint(endpoint.url), run, forced=False)
+        return rotate(store, TokenEndpoint(endpoint.url), run)
 
     with ThreadPoolExecutor(20) as executor:
         results = list(executor.map(run_at_once, range(20)))

@@ -335,14 +335,13 @@ def test_new_credentials() -> None:
 
 
 def test_delivery_of_new_credentials(plain: Stack) -> None:
-    """The event forces a run, and is dropped after 5 minutes without delivery."""
+    """The event starts an ordinary run, and is dropped after 5 minutes without delivery."""
     rule = plain.properties("RotateTokenFunctionNewCredentials")
 
     assert rule["Targets"] == [
         {
             "Arn": "RotateTokenFunction.Arn",
             "Id": "RotateTokenFunctionNewCredentialsLambdaTarget",
-            "Input": '{"force": true}',
             "RetryPolicy": {"MaximumEventAgeInSeconds": 300},
         }
     ]

@@ -53,12 +53,15 @@ def lambda_handler(event: object, context: LambdaContext) -> Result:
     Raises:
         RotationError: No new token was published. Lambda retries the run.
     """
-    run = Run(context.get_remaining_time_in_millis() / 1000, report_failed_attempt)
-    forced = isinstance(event, dict) and event.get("force") is True
+    run = Run(
+        context.get_remaining_time_in_millis() / 1000,
+        report_failed_attempt,
+        forced=isinstance(event, dict) and event.get("force") is True,
+    )
     try:
-        result = rotate(store, endpoint, run, forced=forced)
+        result = rotate(store, endpoint, run)
     except Exception as error:
-        clear_locals(error)
+        forget_secrets(error)
         raise
     count(result)
     log(result)
@@ -73,12 +76,10 @@ def report_failed_attempt(error: RotationError, what_follows: str) -> None:
     metrics.flush_metrics()
 
 
-def clear_locals(error: Exception) -> None:
-    """Clear the local variables in an error's frames, because they contain secrets."""
-    link: BaseException | None = error
-    while link:
-        traceback.clear_frames(link.__traceback__)
-        link = link.__context__
+def forget_secrets(error: Exception) -> None:
+    """Drop what an error holds besides its message: local variables, and the errors before it."""
+    traceback.clear_frames(error.__traceback__)
+    error.__cause__ = error.__context__ = None
 
 
 def count(result: Result) -> None:
@@ -113,7 +114,7 @@ def log(result: Result) -> None:
     elif abs(expires_in - DOCUMENTED_LIFETIME_SECONDS) > LIFETIME_TOLERANCE_SECONDS:
         logger.warning(
             "The token is valid for %d s, not for the documented %d s; "
-            "set ScheduleExpression to a shorter period than that",
+            "make sure that the schedule's period is shorter than that",
             expires_in,
             DOCUMENTED_LIFETIME_SECONDS,
         )

@@ -1,12 +1,12 @@
-"""The run: its deadline and clock, what it tries again, after how long, and until when."""
+"""The run: its deadline and clock, what it retries, when, and for how long."""
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from rotate_token.errors import RotationError, TransientError
+from rotate_token.errors import ConfigurationError, RotationError, TransientError
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class Run:
         timeout_seconds: The time until Lambda ends the run.
         report: Called immediately for each failed attempt, with the error and a text that says what
             happens next.
+        forced: Whether somebody asked for a new token, and waits for the result.
         clock: Returns the Unix time in seconds.
         sleep: Waits for the given number of seconds.
     """
@@ -47,17 +48,19 @@ class Run:
         timeout_seconds: float,
         report: Callable[[RotationError, str], None],
         *,
+        forced: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.report = report
+        self.forced = forced
         self.clock = clock
         self.sleep = sleep
         self._until = clock() + timeout_seconds - RESERVED_SECONDS
 
     @property
     def seconds_left(self) -> float:
-        """How long further attempts may start, in seconds; negative afterwards."""
+        """Seconds during which further attempts may start; negative afterwards."""
         return self._until - self.clock()
 
     def retry(self, attempt: Callable[[], T]) -> T:
@@ -65,16 +68,13 @@ class Run:
         Call `attempt`, at least once, until it succeeds; return its result.
 
         Raises:
-            RotationError: It failed permanently, or there is no time for another attempt.
+            RotationError: It failed, and trying again is of no use, or there is no time for it.
         """
         retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception(self._is_worth_retrying),
             wait=_wait_seconds,
-            stop=lambda state: state.upcoming_sleep >= self.seconds_left,
-            before_sleep=lambda state: self.report(
-                _error_of(state),
-                f"retrying in {state.upcoming_sleep:.1f} s (attempt {state.attempt_number + 1})",
-            ),
+            stop=self._is_too_late,
+            before_sleep=self._report_wait,
             sleep=self.sleep,
             reraise=True,
         )
@@ -84,13 +84,37 @@ class Run:
             self.report(error, "giving up")
             raise
 
+    def _is_worth_retrying(self, error: BaseException) -> bool:
+        """Whatever failed may be mended while nobody waits, except a setting of this process."""
+        if self.forced:
+            return isinstance(error, TransientError)
+        return isinstance(error, RotationError) and not isinstance(error, ConfigurationError)
+
+    def _is_too_late(self, state: RetryCallState) -> bool:
+        return state.upcoming_sleep >= self.seconds_left
+
+    def _report_wait(self, state: RetryCallState) -> None:
+        attempt = state.attempt_number + 1
+        self.report(
+            _error_of(state), f"retrying in {state.upcoming_sleep:.1f} s (attempt {attempt})"
+        )
+
 
 def _wait_seconds(state: RetryCallState) -> float:
-    """Return the backoff or, if it is longer, the time that the token endpoint asked for."""
-    asked = min(_error_of(state).retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
-    return max(_backoff(state), asked)
+    """
+    Return how long to wait before the next attempt.
+
+    A transient error: the backoff or, if it is longer, the time that the token endpoint asked for.
+    Any other error: the longest backoff, because it rarely passes within seconds.
+    """
+    error = _error_of(state)
+    if not isinstance(error, TransientError):
+        return LONGEST_BACKOFF_SECONDS
+    return max(_backoff(state), min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS))
 
 
-def _error_of(state: RetryCallState) -> TransientError:
-    error: TransientError = cast("Any", state.outcome).exception()
+def _error_of(state: RetryCallState) -> RotationError:
+    """Return the error of the attempt that has just failed."""
+    outcome: Any = state.outcome
+    error: RotationError = outcome.exception()
     return error

@@ -39,14 +39,14 @@ class Result(TypedDict):
     """The remaining lifetime of the replaced token; negative if it had expired."""
 
 
-def rotate(store: SecretStore, endpoint: TokenEndpoint, run: Run, *, forced: bool) -> Result:
+def rotate(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> Result:
     """
-    Publish a new token if one is due, or in any case if `forced`.
+    Publish a new token if one is due, or in any case if the run is forced.
 
     Raises:
         RotationError: No new token was published; the message says why.
     """
-    old, reason = run.retry(lambda: _assess(store, run, forced=forced))
+    old, reason = run.retry(lambda: _assess(store, run))
     if old and reason == "fresh":
         return {
             "status": "skipped",
@@ -60,7 +60,7 @@ def rotate(store: SecretStore, endpoint: TokenEndpoint, run: Run, *, forced: boo
     return result
 
 
-def _assess(store: SecretStore, run: Run, *, forced: bool) -> tuple[AccessToken | None, Reason]:
+def _assess(store: SecretStore, run: Run) -> tuple[AccessToken | None, Reason]:
     """Return the published token, and whether and why it has to be replaced."""
     try:
         old = store.read_token()
@@ -69,7 +69,7 @@ def _assess(store: SecretStore, run: Run, *, forced: bool) -> tuple[AccessToken 
         return None, "unreadable"
     if old is None:
         return None, "missing"
-    if forced:
+    if run.forced:
         return old, "forced"
     age_seconds = run.clock() - old.issued_at
     is_fresh = 0 <= age_seconds < min(FRESH_SHARE * old.expires_in, FRESH_SECONDS)

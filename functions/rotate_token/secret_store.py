@@ -126,7 +126,7 @@ class SecretStore:
             return self._client.put_secret_value(
                 SecretId=self._token_secret_id, SecretString=token.to_json()
             )["VersionId"]
-        except (BotoCoreError, ClientError, KeyError) as error:
+        except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
             raise _failure("PutSecretValue", self._token_secret_id, error) from error
 
     def _read(self, secret_id: str, version_stage: str) -> tuple[str, str] | None:

@@ -1,11 +1,15 @@
 """The OAuth 2.0 token endpoint: one client-credentials request (RFC 6749 section 4.4)."""
 
 import re
+import socket
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
@@ -15,7 +19,6 @@ from rotate_token.credentials import ClientCredentials
 from rotate_token.errors import (
     ConfigurationError,
     CredentialsError,
-    RotationError,
     TokenEndpointUnavailableError,
     TokenRequestError,
 )
@@ -33,16 +36,22 @@ _HEADERS = {
     "User-Agent": f"smartcar-token-rotation/{__version__}",
 }
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_WBITS = 16 + zlib.MAX_WBITS  # zlib's number for gzip with any window
 _TRANSIENT_STATUSES = {408, 425, 429, *range(500, 600)}
 _TRANSIENT_ERROR_CODES = {"server_error", "temporarily_unavailable"}
-_ERROR_CODES = {
-    *_TRANSIENT_ERROR_CODES,
-    "invalid_request",
+# The request never changes, so these are about the client: RFC 6749 sections 4.1.2.1 and 5.2,
+# RFC 8693 section 2.2.2, RFC 9449 section 8.
+_CLIENT_ERROR_CODES = {
+    "access_denied",
     "invalid_client",
     "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
     "unauthorized_client",
     "unsupported_grant_type",
-    "invalid_scope",
+    "unsupported_response_type",
+    "use_dpop_nonce",
 }
 _DELAY_SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -52,6 +61,37 @@ class _Response:
     status: int
     retry_after: str
     body: bytes = field(repr=False)
+
+
+class _Connection:
+    """
+    The connection of one exchange, which another thread can end.
+
+    httpx calls it with each step of the exchange (its ``trace`` extension).
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+        self._is_given_up = False
+
+    def __call__(self, step: str, info: Mapping[str, Any]) -> None:
+        if step.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._stream = info["return_value"]
+            if self._is_given_up:
+                self._stream.close()
+
+    def give_up(self) -> None:
+        """
+        End the exchange, which sends nothing afterwards.
+
+        The connection is shut down, and closed only by the thread that reads from it: otherwise,
+        that thread might read from the next connection, which gets the same descriptor. The method
+        of `SSLSocket` is avoided: it ends the encryption before it shuts the connection down.
+        """
+        self._is_given_up = True
+        if self._stream:
+            with suppress(OSError):  # it is closed, or TLS is about to replace it
+                socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 class TokenEndpoint:
@@ -76,10 +116,10 @@ class TokenEndpoint:
         The lifetime of the token is counted from `now`, a Unix time in seconds.
 
         Raises:
-            ConfigurationError: No request can be sent to the URL.
+            ConfigurationError: No request can be made.
             TokenEndpointUnavailableError: The request failed, but may succeed later.
-            CredentialsError: The endpoint rejected the credentials.
-            TokenRequestError: The endpoint refused to issue a token, or issued an unusable one.
+            CredentialsError: The endpoint refuses the client.
+            TokenRequestError: The response has neither a usable token nor a known error.
         """
         seconds = min(max(seconds, SHORTEST_ATTEMPT_SECONDS), ATTEMPT_SECONDS)
         return self._parse(self._send(credentials, seconds), now)
@@ -89,44 +129,42 @@ class TokenEndpoint:
         Send a request and return the complete response, or give up after `seconds`.
 
         The exchange runs in its own thread, because httpx has no timeout for name resolution or for
-        a response that arrives in pieces. Its client is closed in any case, which ends an exchange
-        that was given up, and drops cookies.
+        a response that arrives in pieces.
         """
-        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
-        client = httpx.Client(transport=self._transport, headers=_HEADERS, timeout=timeout)
+        connection = _Connection()
         executor = ThreadPoolExecutor(max_workers=1)
+        exchange = executor.submit(self._exchange, credentials, seconds, connection)
         try:
-            return executor.submit(self._exchange, client, credentials).result(seconds)
+            return exchange.result(seconds)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             # A UnicodeError: the host name cannot be encoded.
-            failure: RotationError = ConfigurationError(
+            raise ConfigurationError(
                 f"TOKEN_URL is not a usable URL: {error}", "use https://host/path"
-            )
-        except (TimeoutError, httpx.ReadTimeout):
-            failure = self._no_response(f"within {seconds:.0f} s")
-        except httpx.ConnectError as error:
-            failure = self._no_response(str(error))
-        except httpx.RequestError as error:
-            failure = self._no_response(type(error).__name__)
+            ) from error
+        except (TimeoutError, httpx.RequestError) as error:
+            raise TokenEndpointUnavailableError(
+                f"{self._url} sent no complete response{_explain(error, seconds)}",
+                "if this persists, check that TOKEN_URL is correct and reachable from the function",
+            ) from error
         finally:
-            client.close()
+            connection.give_up()
             executor.shutdown(wait=False)
-        raise failure  # outside the handlers, so that it holds no reference to the request
 
-    def _no_response(self, reason: str) -> TokenEndpointUnavailableError:
-        return TokenEndpointUnavailableError(
-            f"{self._url} sent no complete response: {reason}",
-            "if this persists, check that TOKEN_URL is correct and reachable from the function",
-        )
-
-    def _exchange(self, client: httpx.Client, credentials: ClientCredentials) -> _Response:
+    def _exchange(
+        self, credentials: ClientCredentials, seconds: float, connection: _Connection
+    ) -> _Response:
         form = {
             "grant_type": "client_credentials",
             "client_id": credentials.client_id,
             "client_secret": credentials.client_secret,
         }
         body = bytearray()
-        with client.stream("POST", self._url, data=form) as response:
+        with (
+            self._make_client(seconds) as client,
+            client.stream(
+                "POST", self._url, data=form, extensions={"trace": connection}
+            ) as response,
+        ):
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
@@ -135,15 +173,32 @@ class TokenEndpoint:
             response.status_code, response.headers.get("Retry-After", ""), _decompress(bytes(body))
         )
 
+    def _make_client(self, seconds: float) -> httpx.Client:
+        """Make a client for one exchange, which has no cookies from the one before."""
+        try:
+            return httpx.Client(
+                transport=self._transport,
+                headers=_HEADERS,
+                timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+                event_hooks={"response": [_forget_location]},
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            raise ConfigurationError(
+                f"The HTTP client cannot be created: {error}",
+                "correct SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY or NO_PROXY in the "
+                "function's environment",
+            ) from error
+
     def _parse(self, response: _Response, now: float) -> AccessToken:
         """Return the token of a response, or raise what the response says."""
         try:
             fields = parse_json_object(response.body)
         except ValueError:
             fields = None
-        error = fields and fields.get("error")
+        error = fields.get("error") if fields else None
         # Other error codes are not shown, because the value might contain a secret.
-        code = error if isinstance(error, str) and error in _ERROR_CODES else ""
+        is_known = isinstance(error, str) and error in _TRANSIENT_ERROR_CODES | _CLIENT_ERROR_CODES
+        code = error if is_known else ""
         answer = f"{self._url} answered {response.status} {code}".rstrip()
         if response.status in _TRANSIENT_STATUSES or code in _TRANSIENT_ERROR_CODES:
             retry_after_seconds = _retry_after_seconds(response.retry_after, now)
@@ -156,14 +211,17 @@ class TokenEndpoint:
             raise CredentialsError(
                 answer,
                 "store a valid client_id and client_secret in the credentials secret; client IDs "
-                "of Smartcar's API v3 start with client_, a UUID belongs to an older API",
+                "for Smartcar's API v3 start with client_; a UUID is one for an older API",
             )
-        if response.status != HTTPStatus.OK or error:
+        if code:
+            raise CredentialsError(answer, "check that the application may request tokens")
+        if response.status in range(300, 400):
             raise TokenRequestError(
-                answer,
-                "redirects are not followed; set TOKEN_URL to the final URL"
-                if response.status in range(300, 400)
-                else "check that TOKEN_URL belongs to the provider that issued the credentials",
+                answer, "redirects are not followed; set TOKEN_URL to the final URL"
+            )
+        if response.status != HTTPStatus.OK or (fields and "error" in fields):
+            raise TokenRequestError(
+                answer, "check that TOKEN_URL belongs to the provider that issued the credentials"
             )
         if fields is None:
             raise TokenEndpointUnavailableError(
@@ -178,11 +236,23 @@ class TokenEndpoint:
             ) from unusable
 
 
+def _forget_location(response: httpx.Response) -> None:
+    """Keep httpx from parsing the address of a redirect, which may be malformed."""
+    response.headers.pop("Location", None)
+
+
+def _explain(error: Exception, seconds: float) -> str:
+    """Say why there is no complete response."""
+    if isinstance(error, (TimeoutError, httpx.ReadTimeout)):
+        return f" within {seconds:.0f} s"
+    return f": {error if isinstance(error, httpx.ConnectError) else type(error).__name__}"
+
+
 def _decompress(body: bytes) -> bytes:
     """Decompress gzip, which was not asked for; return an empty body if it is too long."""
     if body.startswith(_GZIP_MAGIC):
         try:
-            body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_BODY_BYTES + 1)
+            body = zlib.decompressobj(_GZIP_WBITS).decompress(body, MAX_BODY_BYTES + 1)
         except zlib.error:
             return b""
     return body if len(body) <= MAX_BODY_BYTES else b""

@@ -49,6 +49,6 @@ class LoopbackServer:
         self._server.server_close()
 
     def drip(self) -> Iterator[bytes]:
-        """Yield a byte every half second, until the server stops."""
-        while not self.stopping.wait(0.5):
+        """Yield a byte every 10 ms, until the server stops."""
+        while not self.stopping.wait(0.01):
             yield b" "

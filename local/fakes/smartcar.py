@@ -4,7 +4,8 @@ A fake Smartcar: a token endpoint as its documentation describes it, with script
 It serves ``POST /oauth2/token`` on a free loopback port. Each request gets the next fault of the
 script, if there is one. A fault is an `Answer`, or one of these words:
 
-- ``503``, or any other status: answers with it; 429 has ``Retry-After: 1``
+- ``503``, or any other status: answers with it; 429 has ``Retry-After: 1``, and 400, 401, 429
+  and 503 have the OAuth error code that belongs to them
 - ``timeout``: accepts the request and never answers
 - ``reset``: resets the connection
 - ``html``: answers 200 with a page labeled as JSON
@@ -101,8 +102,8 @@ class FakeSmartcar(LoopbackServer):
         self.faults = deque(faults)
         for fault in self.faults:
             if isinstance(fault, str) and not re.fullmatch(rf"\d{{3}}|{'|'.join(FAULTS)}", fault):
-                words = f"a status such as 503, {', '.join(FAULTS)}"
-                raise ValueError(f"unknown fault {fault!r}; choose from {words}")
+                words = f"a status such as 503, or one of {', '.join(FAULTS)}"
+                raise ValueError(f"unknown fault {fault!r}; choose {words}")
 
     def issue_token(self) -> str:
         """Make a token that the API accepts; it looks like a JSON Web Token of the usual size."""
@@ -126,8 +127,10 @@ class FakeSmartcar(LoopbackServer):
             fault = _ANSWERS.get(fault, fault)
         if isinstance(fault, Answer):
             return Response(fault.body, fault.status, fault.headers)
+        if fault in _ERROR_CODES:
+            return _error(int(fault), _ERROR_CODES[fault])
         if fault.isdigit():
-            return _error(int(fault), _ERROR_CODES.get(fault, "server_error"))
+            return Response(status=int(fault))
         return self._fail(fault, request.environ["werkzeug.socket"])
 
     def _list_connections(self, request: Request) -> Response:

@@ -14,7 +14,11 @@ import pytest
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID
 from local.fakes.smartcar import Answer, FakeSmartcar
-from rotate_token.errors import SecretsManagerUnavailableError, TokenRequestError
+from rotate_token.errors import (
+    ConfigurationError,
+    SecretsManagerUnavailableError,
+    TokenRequestError,
+)
 from rotate_token.retrying import RESERVED_SECONDS
 from rotate_token.token_endpoint import SHORTEST_ATTEMPT_SECONDS
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
     from tests.samples import Invoke
 
-UNUSUAL = "not for the documented 3600 s; set ScheduleExpression to a shorter period than that"
+UNUSUAL = "not for the documented 3600 s; make sure that the schedule's period is shorter than that"
 
 
 def output(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -102,10 +106,10 @@ def test_failed_attempts(
     invoke: Invoke, endpoint: FakeSmartcar, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each failed attempt, including the last, is logged and counted before the next starts."""
-    endpoint.faults.extend(["503", "html", "400"])
+    endpoint.faults.extend(["503", "html", "404"])
 
     with pytest.raises(TokenRequestError):
-        invoke()
+        invoke({"force": True})
 
     lines = output(capsys)
     assert ["_aws" in line for line in lines] == [False, True] * 3
@@ -115,9 +119,23 @@ def test_failed_attempts(
     assert first.startswith(f"{unavailable} 503 temporarily_unavailable; retrying in ")
     assert first.endswith(" s (attempt 2)")
     assert second.startswith(f"{unavailable} 200 with something other than a JSON object; retry")
-    assert third == (
-        f"Attempt failed: TokenRequestError: {endpoint.url} answered 400 invalid_request; giving up"
-    )
+    assert third == (f"Attempt failed: TokenRequestError: {endpoint.url} answered 404; giving up")
+
+
+def test_wrong_setting(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that lets no request be sent fails the run at once, logged and counted."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+
+    with pytest.raises(ConfigurationError):
+        invoke()
+
+    lines = output(capsys)
+    assert metrics(lines) == [{"AttemptFailed": 1}]
+    (warning,) = warnings(lines)
+    assert warning.startswith("Attempt failed: ConfigurationError: The HTTP client cannot be crea")
+    assert warning.endswith("; giving up")
 
 
 def test_fallback(

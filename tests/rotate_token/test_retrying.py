@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rotate_token.errors import (
+    ConfigurationError,
+    CredentialsError,
     RotationError,
+    SecretsManagerError,
     SecretsManagerUnavailableError,
     TokenEndpointUnavailableError,
     TokenRequestError,
@@ -33,11 +36,12 @@ class Timeline:
             raise self.failures.pop(0)
         return "a token"
 
-    def retry(self, timeout_seconds: float = 900) -> str:
+    def retry(self, timeout_seconds: float = 900, *, forced: bool = False) -> str:
         """Retry the attempt in a run with this timeout."""
         run = Run(
             timeout_seconds,
             report=lambda *report: self.reported.append(report),
+            forced=forced,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -68,17 +72,54 @@ def test_reports() -> None:
         unavailable(7.0),
         SecretsManagerUnavailableError("It did not answer", "wait"),
         TokenRequestError("It answered 404", "correct it"),
+        ConfigurationError("TOKEN_URL is wrong", "correct it"),
     )
     timeline = Timeline(*failures)
 
-    with pytest.raises(TokenRequestError):
+    with pytest.raises(ConfigurationError):
         timeline.retry()
 
     assert timeline.reported == [
         (failures[0], "retrying in 7.0 s (attempt 2)"),
         (failures[1], f"retrying in {timeline.waits[1]:.1f} s (attempt 3)"),
-        (failures[2], "giving up"),
+        (failures[2], "retrying in 30.0 s (attempt 4)"),
+        (failures[3], "giving up"),
     ]
+
+
+REFUSALS = [
+    TokenRequestError("It answered 404", "correct it"),
+    CredentialsError("It answered 401", "correct them"),
+    SecretsManagerError("PutSecretValue failed", "allow it"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
+def test_refusal(refusal: RotationError) -> None:
+    """What may be mended is tried again after the longest backoff; a forced run fails at once."""
+    timeline, forced = Timeline(refusal), Timeline(refusal)
+
+    assert timeline.retry() == "a token"
+    assert timeline.waits == [30.0]
+    with pytest.raises(type(refusal)):
+        forced.retry(forced=True)
+    assert forced.waits == []
+
+
+def test_forced() -> None:
+    """A forced run retries a transient failure."""
+    assert Timeline(unavailable()).retry(forced=True) == "a token"
+
+
+def test_bug() -> None:
+    """An exception that is not a RotationError is a bug: it is neither retried nor reported."""
+    timeline = Timeline(ZeroDivisionError())
+
+    with pytest.raises(ZeroDivisionError):
+        timeline.retry()
+
+    assert timeline.waits == []
+    assert timeline.reported == []
 
 
 def test_retry_after() -> None:

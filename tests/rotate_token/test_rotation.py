@@ -41,6 +41,7 @@ class Scene:
         self.store = make_store(secrets)
         self.answers: list[int] = []
         self.accepted = {FIRST}
+        self.refusal: tuple[int, dict[str, str]] = 401, {}
         self.asked_with: list[str] = []
         self.waits: list[float] = []
         self.failures: list[tuple[RotationError, str]] = []
@@ -72,15 +73,15 @@ class Scene:
         """Answer with the next scripted status or, after the last one, as a token endpoint does."""
         (client_secret,) = parse_qs(request.content.decode())["client_secret"]
         self.asked_with.append(client_secret)
-        status = 200 if client_secret in self.accepted else 401
-        if self.answers:
-            status = self.answers.pop(0)
         token = {
             "access_token": f"token-{len(self.asked_with)}",
             "token_type": "bearer",
-            "expires_in": 3600,
+            "expires_in": "3600",
         }
-        return httpx.Response(status, stream=httpx.ByteStream(json.dumps(token).encode()))
+        status, document = (200, token) if client_secret in self.accepted else self.refusal
+        if self.answers:
+            status = self.answers.pop(0)
+        return httpx.Response(status, stream=httpx.ByteStream(json.dumps(document).encode()))
 
     def sleep(self, seconds: float) -> None:
         """Advance the clock."""
@@ -96,10 +97,11 @@ class Scene:
         run = Run(
             timeout_seconds=900,
             report=lambda *failure: self.failures.append(failure),
+            forced=forced,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
-        return rotate(self.store, endpoint, run, forced=forced)
+        return rotate(self.store, endpoint, run)
 
 
 @pytest.fixture
@@ -228,9 +230,12 @@ def test_retried(scene: Scene) -> None:
     assert scene.published()["issued_at"] == int(NOW + sum(scene.waits))
 
 
-def test_corrected_credentials(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that are corrected during an outage are used by the next attempt."""
-    scene.answers = [503]
+@pytest.mark.parametrize("answers", [[503], [401]])
+def test_corrected_credentials(
+    scene: Scene, answers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials that are corrected during a run are used by its next attempt."""
+    scene.answers = answers
     scene.accepted = {"corrected"}
     monkeypatch.setattr(scene, "sleep", lambda _: scene.store_client_secret("corrected"))
 
@@ -238,8 +243,12 @@ def test_corrected_credentials(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
     assert scene.asked_with == [FIRST, "corrected"]
 
 
-def test_rejected_credentials(scene: Scene) -> None:
-    """If the current credentials are rejected, the previous ones are used."""
+@pytest.mark.parametrize(
+    "refusal", [(401, {}), (400, {"error": "unauthorized_client"})], ids=["client", "grant"]
+)
+def test_rejected_credentials(scene: Scene, refusal: tuple[int, dict[str, str]]) -> None:
+    """If the current client is refused, or may not use the grant, the previous one is used."""
+    scene.refusal = refusal
     scene.store_client_secret("mistyped")
 
     result = scene.rotate()
@@ -306,7 +315,7 @@ def test_no_good_credentials(
         scene.store_client_secret(client_secret)
 
     with pytest.raises(CredentialsError, match=f"^https://.* answered {reasons}; store a valid"):
-        scene.rotate()
+        scene.rotate(forced=True)
 
     assert scene.asked_with == asked_with
     assert len(scene.failures) == len(asked_with)
