@@ -260,7 +260,7 @@ def test_fault(
 ) -> None:
     """A run recovers from a fault that ends, unless it is forced; it shows no secret."""
     # Short, so that the test is fast; long enough for a response from a loaded machine.
-    monkeypatch.setattr(token_endpoint, "ATTEMPT_SECONDS", 1.5)
+    monkeypatch.setattr(token_endpoint, "LONGEST_ATTEMPT_SECONDS", 1.5)
     monkeypatch.setattr(token_endpoint, "SHORTEST_ATTEMPT_SECONDS", 1.5)
     for name in ("", *logging.root.manager.loggerDict):
         monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)

@@ -11,11 +11,11 @@ from rotate_token.json_object import parse_json_object
 DOCUMENTED_LIFETIME_SECONDS = 3600
 """The documented lifetime; assumed if a response has no expires_in."""
 
-LONGEST_TOKEN = 60_000
-"""In characters; fits into a secret (65,536 bytes) together with the other fields."""
+LONGEST_TOKEN_CHARACTERS = 60_000
+"""Fits into a secret (65,536 bytes) together with the other fields."""
 
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_TEN_DIGITS = re.compile(r"[0-9]{1,10}")
+_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class AccessToken:
 
     def __post_init__(self) -> None:
         if not isinstance(self.access_token, str) or not _BEARER_TOKEN.fullmatch(self.access_token):
-            raise ValueError("its access_token is missing or not a bearer token")
-        if len(self.access_token) > LONGEST_TOKEN:
-            raise ValueError(f"its access_token is longer than {LONGEST_TOKEN} characters")
+            raise ValueError("access_token is missing or not a bearer token")
+        if len(self.access_token) > LONGEST_TOKEN_CHARACTERS:
+            raise ValueError(f"access_token is longer than {LONGEST_TOKEN_CHARACTERS} characters")
         for name in ("expires_in", "issued_at"):
             value = getattr(self, name)
             if type(value) is not int or not 0 < value < 10**10:
-                raise ValueError(f"its {name} is not a positive integer of at most ten digits")
+                raise ValueError(f"{name} is not a positive integer of at most ten digits")
 
     @property
     def expires_at(self) -> int:
@@ -62,49 +62,47 @@ class AccessToken:
 
         ``expires_in`` is optional: without it, the documented lifetime is assumed. A fraction of a
         second is dropped.
-
-        Raises:
-            ValueError: The response contains no usable token; the message says why.
         """
         if str(response.get("token_type")).lower() != "bearer":
-            raise ValueError("its token_type is missing or not Bearer")
-        expires_in: Any = response.get("expires_in")
-        is_assumed = expires_in is None
-        if is_assumed:
-            expires_in = DOCUMENTED_LIFETIME_SECONDS
-        elif (isinstance(expires_in, str) and _TEN_DIGITS.fullmatch(expires_in)) or (
-            isinstance(expires_in, float) and math.isfinite(expires_in)
-        ):
-            expires_in = int(expires_in)
-        return cls(response.get("access_token", ""), expires_in, issued_at, is_assumed)
+            raise ValueError("token_type is missing or not Bearer")
+        expires_in = response.get("expires_in")
+        return cls(
+            response.get("access_token", ""),
+            DOCUMENTED_LIFETIME_SECONDS if expires_in is None else _whole_seconds(expires_in),
+            issued_at,
+            is_lifetime_assumed=expires_in is None,
+        )
 
     @classmethod
     def from_json(cls, document: str) -> Self:
-        """
-        Read a document that `to_json` wrote; unknown fields are ignored.
-
-        Raises:
-            ValueError: The document is not valid; the message says why, and shows none of it.
-        """
+        """Read a document that `to_json` wrote; unknown fields are ignored."""
         fields = parse_json_object(document)
         token = cls(
             fields.get("access_token", ""), fields.get("expires_in", 0), fields.get("issued_at", 0)
         )
-        if not token._document().items() <= fields.items():
-            raise ValueError(
-                "its token_type is not Bearer, or its expires_at is not issued_at + expires_in"
-            )
+        if fields.get("token_type") != "Bearer":
+            raise ValueError("token_type is not Bearer")
+        if fields.get("expires_at") != token.expires_at:
+            raise ValueError("expires_at is not issued_at + expires_in")
         return token
 
     def to_json(self) -> str:
         """Write the document that consumers read."""
-        return json.dumps(self._document())
+        return json.dumps(
+            {
+                "access_token": self.access_token,
+                "token_type": "Bearer",
+                "expires_in": self.expires_in,
+                "issued_at": self.issued_at,
+                "expires_at": self.expires_at,
+            }
+        )
 
-    def _document(self) -> dict[str, str | int]:
-        return {
-            "access_token": self.access_token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-            "issued_at": self.issued_at,
-            "expires_at": self.expires_at,
-        }
+
+def _whole_seconds(value: Any) -> Any:  # noqa: ANN401 (JSON is of any type)
+    """Read a number of seconds, also one in a string, without its fraction; leave anything else."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value)
+    return value

@@ -4,13 +4,13 @@ The errors of a run; each class says what the run does next.
 ::
 
     RotationError
-    ├── TransientError                      it tries again while there is time
+    ├── TransientError                      it tries again after a backoff
     │   ├── SecretsManagerUnavailableError
     │   └── TokenEndpointUnavailableError
-    ├── CredentialsError                    it tries the previous credentials
-    ├── ConfigurationError                  ┐
-    ├── SecretsManagerError                 ├ it fails at once
-    └── TokenRequestError                   ┘
+    ├── CredentialsError                    it tries the previous credentials, then as the next two
+    ├── SecretsManagerError                 ┐ it tries again after 30 s, or fails at once if it is
+    ├── TokenRequestError                   ┘ forced; a token that cannot be read is replaced
+    └── ConfigurationError                  it fails at once: no setting changes while it runs
 
 The message tells the operator what failed, where, and what to do about it. Neither
 the message nor any attribute holds a client secret or a token.
@@ -54,11 +54,11 @@ class TokenEndpointUnavailableError(TransientError):
 
 
 class CredentialsError(RotationError):
-    """The client credentials cannot be read, are unusable, or were rejected."""
+    """The client credentials cannot be read or are unusable, or the endpoint refuses the client."""
 
 
 class ConfigurationError(RotationError):
-    """A setting of the function is missing or wrong."""
+    """A setting of the function, or of its environment, is missing or wrong."""
 
 
 class SecretsManagerError(RotationError):
@@ -66,4 +66,4 @@ class SecretsManagerError(RotationError):
 
 
 class TokenRequestError(RotationError):
-    """The token endpoint refused to issue a token, or issued an unusable one."""
+    """The token endpoint answered with neither a usable token nor a known error."""

@@ -8,14 +8,13 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
 from rotate_token.access_token import DOCUMENTED_LIFETIME_SECONDS
 from rotate_token.configuration import Configuration
 from rotate_token.errors import RotationError
 from rotate_token.retrying import Run
 from rotate_token.rotation import Result, rotate
-from rotate_token.secret_store import SecretStore
+from rotate_token.secret_store import CLIENT_CONFIG, SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 
 LIFETIME_TOLERANCE_SECONDS = 60
@@ -30,15 +29,7 @@ configuration = Configuration.from_environment(os.environ)
 logger = Logger(use_rfc3339=True)  # the timestamp format that Lambda reads
 metrics = Metrics(namespace="SmartcarTokenRotation")
 store = SecretStore(
-    boto3.client(
-        "secretsmanager",
-        # See RESERVED_SECONDS.
-        config=Config(
-            connect_timeout=1,
-            read_timeout=3,
-            retries={"mode": "standard", "total_max_attempts": 2},
-        ),
-    ),
+    boto3.client("secretsmanager", config=CLIENT_CONFIG),
     credentials_secret_id=configuration.credentials_secret_id,
     token_secret_id=configuration.token_secret_id,
 )

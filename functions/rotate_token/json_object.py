@@ -9,12 +9,12 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     Parse a JSON object.
 
     Raises:
-        ValueError: It is not a JSON object; neither message nor context contains any of the text.
+        ValueError: It is not a JSON object; the message contains none of the text.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 (the text has the wrong form)
+        raise ValueError("the value is not a JSON object")  # noqa: TRY004 (the text is at fault)
     return value

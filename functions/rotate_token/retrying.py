@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from rotate_token.errors import ConfigurationError, RotationError, TransientError
+from rotate_token.secret_store import LONGEST_CALL_SECONDS
+from rotate_token.token_endpoint import SHORTEST_ATTEMPT_SECONDS
 
 T = TypeVar("T")
 
@@ -14,16 +16,12 @@ LONGEST_BACKOFF_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 """A longer Retry-After is followed for this time only: the endpoint may be available by then."""
 
-RESERVED_SECONDS = 56.0
-"""
-Time reserved at the end of a run for what may start at the last moment: four calls to Secrets
-Manager (13 s each: two tries of up to 6 s, with up to 1 s between them), two token requests (1 s
-each), and a report.
+REPORT_SECONDS = 2.0
 
-A try lasts 6 s if the name of Secrets Manager resolves to three addresses, as that of a VPC
-endpoint in three zones does, each of which gets a connect timeout of 1 s, and if the last one gets
-the read timeout of 3 s. A slow name resolution, or an answer that arrives in pieces, may take
-longer: then Lambda's timeout ends the run.
+RESERVED_SECONDS = 4 * LONGEST_CALL_SECONDS + 2 * SHORTEST_ATTEMPT_SECONDS + REPORT_SECONDS
+"""
+Reserved at the end of a run for what may start at the last moment: calls that read the published
+token, the current and the previous credentials, and publish; a token request with each; a report.
 """
 
 # Full jitter: each wait is random, up to a bound that starts at 1 s and doubles.

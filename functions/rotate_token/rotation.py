@@ -10,14 +10,13 @@ from rotate_token.secret_store import SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 
 FRESH_SHARE = 0.05
-FRESH_SECONDS = 180
+LONGEST_FRESH_SECONDS = 180
 """
-A token is fresh for this share of its lifetime, and no longer than this time; only a forced run
+A token is fresh for this share of its lifetime, but at most for this time; only a forced run
 replaces a fresh token.
 """
 
 Reason = Literal["missing", "unreadable", "due", "forced", "fresh"]
-Version = Literal["current", "previous"]
 
 
 class Result(TypedDict):
@@ -31,7 +30,7 @@ class Result(TypedDict):
     """Whether the token response had no ``expires_in``."""
     version_id: NotRequired[str]
     """The new version of the token secret."""
-    credentials: NotRequired[Version]
+    credentials: NotRequired[Literal["current", "previous"]]
     """Which client credentials the endpoint accepted."""
     credentials_version_id: NotRequired[str]
     """The version of the credentials secret that holds them."""
@@ -72,13 +71,13 @@ def _assess(store: SecretStore, run: Run) -> tuple[AccessToken | None, Reason]:
     if run.forced:
         return old, "forced"
     age_seconds = run.clock() - old.issued_at
-    is_fresh = 0 <= age_seconds < min(FRESH_SHARE * old.expires_in, FRESH_SECONDS)
+    is_fresh = 0 <= age_seconds < min(FRESH_SHARE * old.expires_in, LONGEST_FRESH_SECONDS)
     return old, "fresh" if is_fresh else "due"
 
 
 def _replace(store: SecretStore, endpoint: TokenEndpoint, run: Run, reason: Reason) -> Result:
     """Make one attempt: read the credentials, request a token, publish it."""
-    token, accepted, version = _request_token(store, endpoint, run)
+    token, accepted = _request_token(store, endpoint, run)
     return {
         "status": "rotated",
         "reason": reason,
@@ -86,30 +85,27 @@ def _replace(store: SecretStore, endpoint: TokenEndpoint, run: Run, reason: Reas
         "expires_in": token.expires_in,
         "is_lifetime_assumed": token.is_lifetime_assumed,
         "version_id": store.publish_token(token),
-        "credentials": version,
+        "credentials": "current" if accepted.staging_label == "AWSCURRENT" else "previous",
         "credentials_version_id": accepted.version_id,
     }
 
 
 def _request_token(
     store: SecretStore, endpoint: TokenEndpoint, run: Run
-) -> tuple[AccessToken, ClientCredentials, Version]:
+) -> tuple[AccessToken, ClientCredentials]:
     """Request a token with the current credentials or, if these fail, the previous ones."""
-
-    def request(credentials: ClientCredentials) -> AccessToken:
-        return endpoint.request_token(credentials, now=run.clock(), seconds=run.seconds_left)
-
     current = None
     try:
         current = store.read_credentials("AWSCURRENT")
-        return request(current), current, "current"
+        return endpoint.request_token(current, now=run.clock(), seconds=run.seconds_left), current
     except CredentialsError as error:
         failure = error
     try:
         previous = store.read_credentials("AWSPREVIOUS")
         if previous != current:
             run.report(failure, "trying the previous credentials")
-            return request(previous), previous, "previous"
+            token = endpoint.request_token(previous, now=run.clock(), seconds=run.seconds_left)
+            return token, previous
     except CredentialsError as error:
         failure = CredentialsError(
             f"{failure.problem}; with the previous credentials: {error.problem}", failure.next_step

@@ -6,6 +6,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rotate_token.access_token import AccessToken
@@ -21,10 +22,25 @@ from rotate_token.errors import (
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
+    from rotate_token.credentials import StagingLabel
+
+CLIENT_CONFIG = Config(
+    connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2}
+)
+LONGEST_CALL_SECONDS = 13.0
+"""
+The longest time for a call with `CLIENT_CONFIG`: two tries of 6 s, with up to 1 s between them.
+
+A try lasts 6 s if the name of Secrets Manager resolves to three addresses, as that of a VPC
+endpoint in three zones does, each of which gets the connect timeout, and if the last one gets the
+read timeout. A slow name resolution, or an answer that arrives in pieces, may take longer: then
+Lambda's timeout ends the run.
+"""
+
 _ARN = re.compile(r"arn:[^:]*:secretsmanager:(?P<region>[^:]*):")
 
 # What Secrets Manager answers, besides 5xx. LimitExceededException is left out on purpose: the
-# secret has too many versions, which does not pass.
+# secret has too many versions, a condition that does not clear by itself.
 _TRANSIENT_CODES = {
     "RequestTimeout",
     "RequestTimeoutException",
@@ -34,7 +50,8 @@ _TRANSIENT_CODES = {
 
 _KEY_STEP = "check that the secret's KMS key is enabled and that the function's role may use it"
 _NEXT_STEPS = {
-    "AccessDeniedException": "allow it in the function's role, including on the secret's KMS key",
+    "AccessDeniedException": "grant this permission to the function's role, and the use of the "
+    "secret's KMS key",
     "DecryptionFailure": _KEY_STEP,
     "EncryptionFailure": _KEY_STEP,
     "InvalidRequestException": "if the secret is marked for deletion, restore it",
@@ -44,12 +61,22 @@ _NEXT_STEPS = {
 }
 
 
+# What a call raises: KeyError and UnicodeDecodeError if its response was cut off.
+_FAILURES = (BotoCoreError, ClientError, KeyError, UnicodeDecodeError)
+
+
+class _NoValueError(ValueError):
+    """A secret does not exist, or has no value with a staging label."""
+
+
 class SecretStore:
     """
     The credentials secret and the token secret, in AWS Secrets Manager.
 
+    Each method raises `SecretsManagerUnavailableError` if the call may succeed later.
+
     Raises:
-        ConfigurationError: A secret is in another region than the client, or both are the same.
+        ConfigurationError: A secret is in another region than the client.
     """
 
     def __init__(
@@ -58,7 +85,6 @@ class SecretStore:
         self._client = client
         self._credentials_secret_id = credentials_secret_id
         self._token_secret_id = token_secret_id
-        self._arns: dict[str, str] = {}
         ids = {"CREDENTIALS_SECRET_ID": credentials_secret_id, "TOKEN_SECRET_ID": token_secret_id}
         for setting, secret_id in ids.items():
             arn = _ARN.match(secret_id)
@@ -69,29 +95,23 @@ class SecretStore:
                     "use a secret in the region of the function",
                 )
 
-    def read_credentials(self, version_stage: str) -> ClientCredentials:
+    def read_credentials(self, staging_label: StagingLabel) -> ClientCredentials:
         """
-        Read the client credentials: ``AWSCURRENT`` or ``AWSPREVIOUS``.
+        Read the client credentials with a staging label.
 
         Raises:
             CredentialsError: There are none, or they are unusable or cannot be read.
-            SecretsManagerUnavailableError: They cannot be read now.
         """
         try:
-            secret = self._read(self._credentials_secret_id, version_stage)
+            document, version_id = self._read(self._credentials_secret_id, staging_label)
+            return ClientCredentials.from_json(document, version_id, staging_label)
         except SecretsManagerError as error:
             raise CredentialsError(error.problem, error.next_step) from error
-        if secret is None:
-            problem = f"it does not exist or has no version {version_stage}"
-        else:
-            try:
-                return ClientCredentials.from_json(*secret)
-            except ValueError as error:
-                problem = str(error)
-        raise CredentialsError(
-            f"Secret {self._credentials_secret_id} has no usable client credentials: {problem}",
-            'store {"client_id": "…", "client_secret": "…"} as its string value',
-        )
+        except ValueError as error:
+            raise CredentialsError(
+                f"Secret {self._credentials_secret_id} has no usable client credentials: {error}",
+                'store {"client_id": "…", "client_secret": "…"} as its string value',
+            ) from error
 
     def read_token(self) -> AccessToken | None:
         """
@@ -99,20 +119,17 @@ class SecretStore:
 
         Raises:
             SecretsManagerError: The value cannot be read, or was not published by this function.
-            SecretsManagerUnavailableError: It cannot be read now.
         """
-        secret = self._read(self._token_secret_id, "AWSCURRENT")
-        if secret is None:
-            return None
-        document, _ = secret
         try:
+            document, _ = self._read(self._token_secret_id, "AWSCURRENT")
             return AccessToken.from_json(document)
+        except _NoValueError:
+            return None
         except ValueError as error:
-            problem = str(error)
-        raise SecretsManagerError(
-            f"Secret {self._token_secret_id} does not hold a token from this function: {problem}",
-            "find out who wrote it",
-        )
+            raise SecretsManagerError(
+                f"Secret {self._token_secret_id} does not hold a token from this function: {error}",
+                "find out who wrote it",
+            ) from error
 
     def publish_token(self, token: AccessToken) -> str:
         """
@@ -120,53 +137,44 @@ class SecretStore:
 
         Raises:
             SecretsManagerError: The secret could not be written.
-            SecretsManagerUnavailableError: It cannot be written now.
         """
         try:
             return self._client.put_secret_value(
                 SecretId=self._token_secret_id, SecretString=token.to_json()
             )["VersionId"]
-        except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
-            raise _failure("PutSecretValue", self._token_secret_id, error) from error
+        except _FAILURES as error:
+            raise _translate("PutSecretValue", self._token_secret_id, error) from error
 
-    def _read(self, secret_id: str, version_stage: str) -> tuple[str, str] | None:
-        """Return the string value of a secret and its version, or None if it does not exist."""
+    def _read(self, secret_id: str, staging_label: StagingLabel) -> tuple[str, str]:
+        """Return the string value with a staging label, and the ID of its version."""
         try:
-            secret = self._client.get_secret_value(SecretId=secret_id, VersionStage=version_stage)
-            self._arns[secret_id], version_id = secret["ARN"], secret["VersionId"]
-        except self._client.exceptions.ResourceNotFoundException:
-            return None
-        except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
-            failure = _failure("GetSecretValue", secret_id, error)
-        else:
-            # One secret has several IDs: its name, its ARN, and the ARN without its last part.
-            if self._arns.get(self._credentials_secret_id) == self._arns.get(self._token_secret_id):
-                raise ConfigurationError(
-                    "TOKEN_SECRET_ID names the same secret as CREDENTIALS_SECRET_ID",
-                    "use a separate secret for the token, or it overwrites the client credentials",
-                )
-            return secret.get("SecretString", ""), version_id
-        raise failure  # outside the handlers, because a UnicodeDecodeError holds the value
+            secret = self._client.get_secret_value(SecretId=secret_id, VersionStage=staging_label)
+            return secret.get("SecretString", ""), secret["VersionId"]
+        except self._client.exceptions.ResourceNotFoundException as error:
+            raise _NoValueError(
+                f"it does not exist, or has no value with the label {staging_label}"
+            ) from error
+        except _FAILURES as error:
+            raise _translate("GetSecretValue", secret_id, error) from error
 
 
-def _failure(operation: str, secret_id: str, error: Exception) -> RotationError:
+def _translate(operation: str, secret_id: str, error: Exception) -> RotationError:
     """Translate the error of a call; it is permanent only if Secrets Manager says so."""
-    code, may_pass = "", True
-    if isinstance(error, ClientError):
+    code, reason, is_permanent = "", "the response was cut off", False
+    if isinstance(error, BotoCoreError):
+        reason = type(error).__name__
+    elif isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         reason = f"{code}: {error.response['Error']['Message']}"
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         # If the response was cut off, botocore takes the status for the code.
-        may_pass = (
-            code in _TRANSIENT_CODES
-            or code.isdecimal()
-            or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        is_permanent = (
+            code not in _TRANSIENT_CODES
+            and not code.isdecimal()
+            and status < HTTPStatus.INTERNAL_SERVER_ERROR
         )
-    elif isinstance(error, BotoCoreError):
-        reason = type(error).__name__
-    else:
-        reason = "the response was cut off"
-    return (SecretsManagerUnavailableError if may_pass else SecretsManagerError)(
+    error_class = SecretsManagerError if is_permanent else SecretsManagerUnavailableError
+    return error_class(
         f"{operation} failed on secret {secret_id} ({reason})",
         _NEXT_STEPS.get(code, "if this persists, check the AWS Health Dashboard"),
     )

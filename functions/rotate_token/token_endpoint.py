@@ -24,11 +24,10 @@ from rotate_token.errors import (
 )
 from rotate_token.json_object import parse_json_object
 
-ATTEMPT_SECONDS = 15.0
-"""The longest time for an attempt; the shortest is `SHORTEST_ATTEMPT_SECONDS`."""
 SHORTEST_ATTEMPT_SECONDS = 1.0
-CONNECT_SECONDS = 5.0
-MAX_BODY_BYTES = 1024 * 1024
+LONGEST_ATTEMPT_SECONDS = 15.0
+LONGEST_CONNECT_SECONDS = 5.0
+LONGEST_BODY_BYTES = 1024 * 1024
 
 _HEADERS = {
     "Accept": "application/json",
@@ -121,7 +120,7 @@ class TokenEndpoint:
             CredentialsError: The endpoint refuses the client.
             TokenRequestError: The response has neither a usable token nor a known error.
         """
-        seconds = min(max(seconds, SHORTEST_ATTEMPT_SECONDS), ATTEMPT_SECONDS)
+        seconds = min(max(seconds, SHORTEST_ATTEMPT_SECONDS), LONGEST_ATTEMPT_SECONDS)
         return self._parse(self._send(credentials, seconds), now)
 
     def _send(self, credentials: ClientCredentials, seconds: float) -> _Response:
@@ -167,7 +166,7 @@ class TokenEndpoint:
         ):
             for chunk in response.iter_raw():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > LONGEST_BODY_BYTES:
                     break
         return _Response(
             response.status_code, response.headers.get("Retry-After", ""), _decompress(bytes(body))
@@ -179,7 +178,7 @@ class TokenEndpoint:
             return httpx.Client(
                 transport=self._transport,
                 headers=_HEADERS,
-                timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+                timeout=httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT_SECONDS)),
                 event_hooks={"response": [_forget_location]},
             )
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
@@ -252,10 +251,10 @@ def _decompress(body: bytes) -> bytes:
     """Decompress gzip, which was not asked for; return an empty body if it is too long."""
     if body.startswith(_GZIP_MAGIC):
         try:
-            body = zlib.decompressobj(_GZIP_WBITS).decompress(body, MAX_BODY_BYTES + 1)
+            body = zlib.decompressobj(_GZIP_WBITS).decompress(body, LONGEST_BODY_BYTES + 1)
         except zlib.error:
             return b""
-    return body if len(body) <= MAX_BODY_BYTES else b""
+    return body if len(body) <= LONGEST_BODY_BYTES else b""
 
 
 def _retry_after_seconds(value: str, now: float) -> float:

@@ -265,7 +265,9 @@ def test_foreign_value(aws: Any, deployment: Deployment) -> None:
     """A value of the token secret that is no token is bad."""
     store(aws, SECRET, "eyJ")
 
-    assert [(Mark.BAD, "no valid token: it is not a JSON object")] == list(status.token(deployment))
+    assert [(Mark.BAD, "no valid token: the value is not a JSON object")] == list(
+        status.token(deployment)
+    )
 
 
 def test_overdue(aws: Any, deployment: Deployment) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rotate_token.access_token import LONGEST_TOKEN, AccessToken
+from rotate_token.access_token import LONGEST_TOKEN_CHARACTERS, AccessToken
 
 RESPONSE: dict[str, Any] = {
     "access_token": "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl",
@@ -46,7 +46,7 @@ def test_no_expires_in() -> None:
 UNUSABLE: dict[str, list[object]] = {
     "access_token": [
         *(None, "", 7, ["abc"], "two words", "line\nbreak", "t\u00f6ken", "=abc", "abc\n"),
-        "x" * (LONGEST_TOKEN + 1),
+        "x" * (LONGEST_TOKEN_CHARACTERS + 1),
     ],
     "token_type": [None, "", 7, "mac", "DPoP"],
     "expires_in": [
@@ -61,7 +61,7 @@ UNUSABLE: dict[str, list[object]] = {
 )
 def test_unusable_response(field: str, value: Any) -> None:
     """A missing or unusable field is named, and its value is not shown."""
-    with pytest.raises(ValueError, match=f"^its {field} is ") as raised:
+    with pytest.raises(ValueError, match=f"^{field} is ") as raised:
         AccessToken.from_response({**RESPONSE, field: value}, issued_at=1_800_000_000)
 
     assert len(str(raised.value)) < 100
@@ -86,21 +86,21 @@ def test_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("field", "value"),
     [
-        {"access_token": None},
-        {"token_type": "bearer"},
-        {"expires_in": "3600"},
-        {"issued_at": 1_800_000_000.5},
-        {"issued_at": True},
-        {"expires_at": 1_800_003_601},
-        {"expires_at": []},
+        ("access_token", None),
+        ("token_type", "bearer"),
+        ("expires_in", "3600"),
+        ("issued_at", 1_800_000_000.5),
+        ("issued_at", True),
+        ("expires_at", 1_800_003_601),
+        ("expires_at", []),
     ],
 )
-def test_unreadable(change: dict[str, object]) -> None:
-    """A document that this function would not have published is rejected."""
-    with pytest.raises(ValueError, match="^its "):
-        AccessToken.from_json(json.dumps({**json.loads(TOKEN.to_json()), **change}))
+def test_unreadable(field: str, value: object) -> None:
+    """A document that this function would not have published is rejected with what is wrong."""
+    with pytest.raises(ValueError, match=f"^{field} is "):
+        AccessToken.from_json(json.dumps({**json.loads(TOKEN.to_json()), field: value}))
 
 
 def test_repr() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 URL = "https://iam.smartcar.com/oauth2/token"
 NOW = 1_800_000_000.9
-CREDENTIALS = ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB/5+ %&=", "v1")
+CREDENTIALS = ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB/5+ %&=", "v1", "AWSCURRENT")
 RESPONSE: dict[str, Any] = {
     "access_token": "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl",
     "token_type": "bearer",
@@ -115,7 +115,7 @@ def test_token() -> None:
         (401, {"error": "access_denied"}, "401 access_denied; store a valid client_id and client_"),
         (307, {}, "307; redirects are not followed; set TOKEN_URL to the final URL"),
         (307, {"error": "Moved"}, "307; redirects are not followed; set TOKEN_URL to the final"),
-        (200, {"token_type": "mac"}, "200 without a usable token: its token_type is missing or"),
+        (200, {"token_type": "mac"}, "200 without a usable token: token_type is missing or"),
     ],
 )
 def test_no_token(status: int, changes: dict[str, Any], message: str) -> None:
@@ -211,13 +211,14 @@ def test_endless_answer() -> None:
     """An exchange that is given up ends, although the server sends 1xx responses without end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def send_until_closed() -> None:
+        def send_while_read() -> None:
             connection, _ = server.accept()
+            connection.settimeout(5)
             with connection, suppress(OSError):
                 while True:
                     connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
 
-        sender = threading.Thread(target=send_until_closed, daemon=True)
+        sender = threading.Thread(target=send_while_read, daemon=True)
         sender.start()
         endpoint = TokenEndpoint(f"http://127.0.0.1:{server.getsockname()[1]}/oauth2/token")
         with pytest.raises(TokenEndpointUnavailableError, match="within 1 s; "):
