@@ -13,6 +13,7 @@ import math
 import random
 import re
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,6 +62,30 @@ AWS_CALL_SECONDS = 13.0
 _CLIENT: Any = boto3.client("secretsmanager", region_name="us-east-1")
 
 
+class Failure(Enum):
+    """What fails, and how."""
+
+    ANSWERS_503 = "the token endpoint answers 503"
+    ANSWERS_401 = "the token endpoint answers 401"
+    ANSWERS_403 = "the token endpoint answers 403"
+    ANSWERS_404 = "the token endpoint answers 404"
+    ANSWERS_NOTHING = "the token endpoint answers 200 with an empty object"
+    ENDPOINT_HANGS = "the token endpoint does not answer"
+    AWS_THROTTLES = "Secrets Manager throttles"
+    AWS_HANGS = "Secrets Manager does not answer"
+    READ_DENIED = "the function may not read the client credentials"
+    WRITE_DENIED = "the function may not publish the token"
+
+
+_ANSWERS: dict[Failure, tuple[int, dict[str, object]]] = {
+    Failure.ANSWERS_503: (503, {}),
+    Failure.ANSWERS_401: (401, {"error": "invalid_client"}),
+    Failure.ANSWERS_403: (403, {"message": "Forbidden"}),
+    Failure.ANSWERS_404: (404, {"error": "Not Found"}),
+    Failure.ANSWERS_NOTHING: (200, {}),
+}
+
+
 @dataclass(frozen=True)
 class Scenario:
     """
@@ -72,15 +97,13 @@ class Scenario:
         duplicated: The share of scheduled runs that are delivered twice.
         late: The share of scheduled runs that start up to five minutes late.
         manual_runs: When a run is started with ``make rotate``.
-        outages: When the token endpoint is unavailable.
-        failing: The share of requests that it answers with 503 at other times.
-        retry_after: Its Retry-After, in seconds, with each 503.
-        answers_in: The shortest and the longest time that it takes to answer.
-        aws_outages: When Secrets Manager is unavailable.
-        throttled: The share of calls that it throttles at other times.
-        lost_answers: The share of writes that it applies without an answer.
+        failure: What fails in an outage.
+        outages: When it fails each time.
+        failing: The share of requests or calls that fail so at other times.
+        retry_after: The Retry-After of the token endpoint, in seconds, with each 503.
+        answers_in: The shortest and the longest time that the token endpoint takes to answer.
+        lost_answers: The share of writes that Secrets Manager applies without an answer.
         is_aws_slow: Whether each call of Secrets Manager lasts as long as it may.
-        hangs: Whether an unavailable service hangs instead of returning an error.
         wrong_secret: When the current client secret is wrong, and the previous one is correct.
     """
 
@@ -89,15 +112,13 @@ class Scenario:
     duplicated: float = 0
     late: float = 0
     manual_runs: tuple[float, ...] = ()
+    failure: Failure = Failure.ANSWERS_503
     outages: Windows = ()
     failing: float = 0
     retry_after: int = 0
     answers_in: tuple[float, float] = (0.1, 0.6)
-    aws_outages: Windows = ()
-    throttled: float = 0
     lost_answers: float = 0
     is_aws_slow: bool = False
-    hangs: bool = False
     wrong_secret: Windows = ()
 
 
@@ -124,12 +145,14 @@ class Outcome:
     Attributes:
         seconds: How long the scenario lasted.
         requests: When a token was requested.
+        failed_attempts: When an attempt was reported as failed.
         writes: The writes of the token secret.
         runs: The runs.
     """
 
     seconds: float
     requests: list[float] = field(default_factory=list)
+    failed_attempts: list[float] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     runs: list[Invocation] = field(default_factory=list)
 
@@ -161,9 +184,10 @@ class _SecretsManager:
     meta = _CLIENT.meta
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer()
+        is_token = call["SecretId"] == "token"
+        self._answer(None if is_token else Failure.READ_DENIED)
         secret = {"ARN": call["SecretId"], "VersionId": call["VersionStage"]}
-        if call["SecretId"] == "token":
+        if is_token:
             if not self.outcome.writes:
                 raise _aws_error("ResourceNotFoundException")
             return {**secret, "SecretString": self.outcome.writes[-1].token.to_json()}
@@ -173,21 +197,23 @@ class _SecretsManager:
         return {**secret, "SecretString": json.dumps(credentials)}
 
     def put_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer()
+        self._answer(Failure.WRITE_DENIED)
         token = AccessToken.from_json(call["SecretString"])
         self.outcome.writes.append(Write(self.clock.now, token))
         if random.random() < self.scenario.lost_answers:
             self._hang()
         return {"VersionId": str(len(self.outcome.writes))}
 
-    def _answer(self) -> None:
+    def _answer(self, denial: Failure | None) -> None:
         """Let the time of a call pass, and raise its error if it fails."""
-        is_unavailable = _covers(self.scenario.aws_outages, self.clock.now)
-        if is_unavailable and self.scenario.hangs:
+        failure = _failure(self.scenario, self.clock)
+        if failure is Failure.AWS_HANGS:
             self._hang()
         self.clock.sleep(AWS_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
-        if is_unavailable or random.random() < self.scenario.throttled:
+        if failure is Failure.AWS_THROTTLES:
             raise _aws_error("ThrottlingException")
+        if failure and failure is denial:
+            raise _aws_error("AccessDeniedException")
 
     def _hang(self) -> None:
         self.clock.sleep(AWS_CALL_SECONDS)
@@ -199,22 +225,28 @@ def _answer_request(
 ) -> httpx.Response:
     """Answer a request for a token."""
     outcome.requests.append(clock.now)
-    is_unavailable = _covers(scenario.outages, clock.now)
+    failure = _failure(scenario, clock)
     patience = request.extensions["timeout"]["read"]
     answers_in = random.uniform(*scenario.answers_in)
-    if answers_in > patience or (is_unavailable and scenario.hangs):
+    if answers_in > patience or failure is Failure.ENDPOINT_HANGS:
         clock.sleep(patience)
         raise httpx.ReadTimeout("Simulated.")
     token = f"token-{len(outcome.requests)}"
     clock.sleep(answers_in)
     status, fields = 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
-    if is_unavailable or random.random() < scenario.failing:
-        status, fields = 503, {}
+    if failure in _ANSWERS:
+        status, fields = _ANSWERS[failure]
     elif not request.content.endswith(b"&client_secret=correct"):
         status, fields = 401, {"error": "invalid_client"}
     headers = {"Retry-After": str(scenario.retry_after)}
     body = httpx.ByteStream(json.dumps(fields).encode())
     return httpx.Response(status, headers=headers, stream=body)
+
+
+def _failure(scenario: Scenario, clock: Clock) -> Failure | None:
+    """Return what fails now, if anything."""
+    fails = _covers(scenario.outages, clock.now) or random.random() < scenario.failing
+    return scenario.failure if fails else None
 
 
 def _covers(windows: Windows, moment: float) -> bool:
@@ -256,7 +288,7 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
         timeout_at = clock.now + TIMEOUT_SECONDS
         this_run = Run(
             TIMEOUT_SECONDS,
-            lambda *_: None,
+            lambda *_: outcome.failed_attempts.append(clock.now),
             forced=forced,
             clock=lambda: clock.now,
             sleep=clock.sleep,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from studies.world import Failure, Scenario, play
 from tests.samples import PROJECT
 from tests.stack import Stack
 
@@ -74,21 +75,21 @@ def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: in
     return int(breaching) >= datapoints
 
 
-def states(alarm: dict[str, Any], series: Series) -> list[tuple[int, int]]:
-    """Return the intervals of a day, in minutes, in which an alarm is in the state ALARM."""
+def states(alarm: dict[str, Any], series: Series, minutes: int = DAY) -> list[tuple[int, int]]:
+    """Return the intervals, in minutes, in which an alarm is in the state ALARM."""
     expression, metric = alarm["Metrics"]
     assert expression["Expression"] == "FILL(metric, 0)"
     assert (metric["Id"], metric["ReturnData"]) == ("metric", False)
     assert metric["MetricStat"]["Period"] == 60
     known = series.get(metric["MetricStat"]["Metric"]["MetricName"], {})
     # FILL needs at least one value: without any, all of them are missing.
-    values = {m: known.get(m, 0.0) for m in range(DAY)} if known else known
+    values = {m: known.get(m, 0.0) for m in range(minutes)} if known else known
     by_range = {
-        tuple(in_alarm(alarm, values, now, more) for now in range(DAY)) for more in range(6)
+        tuple(in_alarm(alarm, values, now, more) for now in range(minutes)) for more in range(6)
     }
     (state,) = by_range  # the same, however far CloudWatch looks back
-    changes = [now for now in range(1, DAY) if state[now] != (now > 1 and state[now - 1])]
-    return list(zip_longest(changes[::2], changes[1::2], fillvalue=DAY))
+    changes = [now for now in range(1, minutes) if state[now] != (now > 1 and state[now - 1])]
+    return list(zip_longest(changes[::2], changes[1::2], fillvalue=minutes))
 
 
 ROTATED = ones(*range(0, DAY, 50))
@@ -152,3 +153,13 @@ def test_firing(series: Series, expected: dict[str, list[tuple[int, int]]]) -> N
     fired = {name: states(alarm, series) for name, alarm in alarms.items()}
 
     assert {name: intervals for name, intervals in fired.items() if intervals} == expected
+
+
+def test_lasting_failure() -> None:
+    """AttemptsFailingAlarm fires once, and stays in ALARM between the runs of a lasting failure."""
+    minutes = 2 * DAY
+    scenario = Scenario(60 * minutes, failure=Failure.ANSWERS_404, outages=((0, 60 * minutes),))
+    failed = {int(at // 60) for at in play(scenario, seed=1).failed_attempts}
+    alarm = Stack({}).properties("AttemptsFailingAlarm")
+
+    assert states(alarm, {"AttemptFailed": ones(*failed)}, minutes) == [(2, minutes)]
