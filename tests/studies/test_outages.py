@@ -10,7 +10,7 @@ import pytest
 
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import ConfigurationError
-from studies.world import PERIOD_SECONDS, Failure, Outcome, Scenario, Write, play
+from studies.world import PERIOD_SECONDS, POLICIES, Failure, Outcome, Scenario, Write, play
 
 if TYPE_CHECKING:
     from rotate_token.retrying import Run
@@ -239,6 +239,20 @@ def test_time_left(period_minutes: int, minutes_left: int) -> None:
 
     for old, new in itertools.pairwise(outcome.writes):
         assert old.token.expires_at - new.at > minutes_left * MINUTE - 2
+
+
+@pytest.mark.parametrize("minutes", [12, 28, 45, 60])
+def test_schedule_matters_more(minutes: int) -> None:
+    """Quick retries every 20 minutes leave a shorter gap than this project every 50 minutes."""
+
+    def gap_seconds(policy: str, period: float) -> float:
+        outages = ((3 * period, 3 * period + minutes * MINUTE),)
+        scenario = Scenario(3 * period + 2 * HOUR, period, outages=outages)
+        return play(scenario, 1, POLICIES[policy]).gap_seconds
+
+    assert gap_seconds("three quick retries", 20 * MINUTE) < gap_seconds(
+        "this project", PERIOD_SECONDS
+    )
 
 
 def test_manual_run() -> None:
