@@ -28,7 +28,7 @@ from rotate_token.access_token import AccessToken
 from rotate_token.errors import RotationError
 from rotate_token.retrying import Run
 from rotate_token.rotation import rotate
-from rotate_token.secret_store import SecretStore
+from rotate_token.secret_store import LONGEST_CALL_SECONDS, SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 from studies.clock import Clock
 
@@ -56,8 +56,6 @@ SCHEDULER_PRECISION_SECONDS = 60.0
 """EventBridge Scheduler starts a run within a minute of its time."""
 COLD_START_SECONDS = 2.0
 AWS_ANSWER_SECONDS = 0.02
-AWS_CALL_SECONDS = 13.0
-"""One call of Secrets Manager, including its second try, lasts at most this long."""
 
 _CLIENT: Any = boto3.client("secretsmanager", region_name="us-east-1")
 
@@ -209,14 +207,14 @@ class _SecretsManager:
         failure = _failure(self.scenario, self.clock)
         if failure is Failure.AWS_HANGS:
             self._hang()
-        self.clock.sleep(AWS_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
+        self.clock.sleep(LONGEST_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
         if failure is Failure.AWS_THROTTLES:
             raise _aws_error("ThrottlingException")
         if failure and failure is denial:
             raise _aws_error("AccessDeniedException")
 
     def _hang(self) -> None:
-        self.clock.sleep(AWS_CALL_SECONDS)
+        self.clock.sleep(LONGEST_CALL_SECONDS)
         raise ReadTimeoutError(endpoint_url="https://secretsmanager.example.com")
 
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from local.run import ATTEMPTS_SECONDS
+from rotate_token.retrying import LONGEST_BACKOFF_SECONDS
 from tests.samples import LOOPBACK_ONLY, PROJECT
 
 SMARTCAR = {
@@ -65,6 +67,11 @@ def test_faults() -> None:
     # 429 asks to wait for a second.
     assert re.search(r"\n  result after [1-9]", output.stdout)
     assert max(len(line) for line in output.stdout.splitlines()) <= 80
+
+
+def test_refusal() -> None:
+    """There is time for another attempt after a refusal, such as FAULTS=404."""
+    assert ATTEMPTS_SECONDS > LONGEST_BACKOFF_SECONDS
 
 
 @pytest.mark.parametrize(
