@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rotate_token.access_token import AccessToken
-from rotate_token.credentials import ClientCredentials
+from rotate_token.credentials import ClientCredentials, StagingLabel
 from rotate_token.errors import (
     ConfigurationError,
     CredentialsError,
@@ -21,8 +21,6 @@ from rotate_token.errors import (
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
-
-    from rotate_token.credentials import StagingLabel
 
 CLIENT_CONFIG = Config(
     connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2}
@@ -59,7 +57,6 @@ _NEXT_STEPS = {
     "until AWS has removed versions that are older than 24 hours",
     "ResourceNotFoundException": "create the secret, or correct the setting that names it",
 }
-
 
 # What a call raises: KeyError and UnicodeDecodeError if its response was cut off.
 _FAILURES = (BotoCoreError, ClientError, KeyError, UnicodeDecodeError)
