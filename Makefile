@@ -1,7 +1,8 @@
 # `make` lists the targets. Each one sets up .venv first, if that has not been done.
 
-# With a shell for each line, the make of macOS finds the tools in the PATH below.
-SHELL := /bin/bash
+# Without a path: if this is /bin/sh or /bin/bash, the make of macOS runs a simple line without a shell, and then does
+# not look for the program in the PATH below.
+SHELL := sh
 PYTHON ?= python3
 FAULTS :=
 EXAMPLE := python

@@ -37,7 +37,7 @@ echo "called: sam $*"
 """
 PYTHON = f"""\
 #!/bin/sh
-exec {sys.executable} "$@"
+exec "{sys.executable}" "$@"
 """
 
 
