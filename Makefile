@@ -11,6 +11,10 @@ PAIRS := 31
 ENV := default
 VENV := .venv
 BIN := $(VENV)/bin
+# If PYTHON is given, it is not looked up in the PATH below, which begins with .venv.
+ifneq ($(origin PYTHON),file)
+override PYTHON := $(or $(shell command -v "$(PYTHON)"),$(PYTHON))
+endif
 # So that the tools, pip for `sam build`, and the AWS CLI are the project's own.
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/aws/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
@@ -123,29 +127,36 @@ lock: $(VENV)/installed ## update the requirement files to the newest versions
 LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
 INSTALL := uv pip install --quiet --no-deps --require-hashes
 
-# In another folder, or with another Python, .venv does not work: it is made again.
+# In another folder, or with another Python, .venv does not work: it is made again. So it is if a PYTHON of another
+# version is given; without PYTHON, it keeps its version.
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
-ifneq "$(shell $(BIN)/python -c '$(PACKAGES)' 2> /dev/null)" "$(shell cat $(VENV)/installed 2> /dev/null)"
+VERSION := import sysconfig; print(sysconfig.get_python_version())
+INSTALLED := $(shell cat $(VENV)/installed 2> /dev/null)
+ifneq ($(origin PYTHON),file)
+GIVEN_VERSION := lib/python$(shell "$(PYTHON)" -c '$(VERSION)' 2> /dev/null)/site-packages
+endif
+ifneq "$(shell $(BIN)/python -c '$(PACKAGES)' 2> /dev/null) $(GIVEN_VERSION)" \
+	"$(INSTALLED) $(findstring $(GIVEN_VERSION),$(INSTALLED))"
 .PHONY: $(VENV)/installed
 endif
 
 # The version of uv and its hashes are those in the requirement file.
 $(VENV)/installed: requirements-dev.txt
-	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@"$(PYTHON)" -c "$$CHECK_PYTHON"
 	@echo 'Setting up $(VENV): this takes about a minute, only once.'
-	@$(PYTHON) -m venv --clear $(VENV)
+	@"$(PYTHON)" -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\]$$/p' $< | $(BIN)/python -m pip install --quiet --require-hashes -r /dev/stdin
 	@$(INSTALL) --python $(BIN)/python -r $<
 	@$(BIN)/python -c '$(PACKAGES)' > $@
 
 define CHECK_PYTHON
 import sys
-if sys.version_info < (3, 11):
-    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 or newer is required; specify another one, such as: make $(MAKECMDGOALS) PYTHON=python3.13')
+if not (3, 11) <= sys.version_info < (3, 15):
+    sys.exit(f'$(PYTHON) is Python {sys.version.split()[0]}, but 3.11 to 3.14 is required; specify another one, such as: make $(MAKECMDGOALS) PYTHON=python3.13')
 try:
     import ensurepip, venv
 except ImportError:
-    sys.exit('$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv')
+    sys.exit('$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install $(notdir $(PYTHON))-venv')
 endef
 export CHECK_PYTHON
 

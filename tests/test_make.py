@@ -66,6 +66,37 @@ def test_mistakes(arguments: str, message: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [tmp_path / "Makefile", programs]
 
 
+def make_python(program: Path, statement: str) -> None:
+    """Make a Python that runs a statement before the code of its option `-c`."""
+    code = f"import sys; {statement}; exec(sys.argv[2])"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n", encoding="utf-8")
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "message"),
+    [
+        ("python3", "sys.version_info = (3, 10, 9)", "but 3.11 to 3.14 is required; specify"),
+        ("python3", "sys.version_info = (3, 15, 0)", "but 3.11 to 3.14 is required; specify"),
+        ("python3", 'sys.modules["ensurepip"] = None', ": apt install python3-venv"),
+        ("python3.13", 'sys.modules["ensurepip"] = None', ": apt install python3.13-venv"),
+    ],
+)
+def test_python(name: str, statement: str, message: str, tmp_path: Path) -> None:
+    """A Python that does not work is said in one line, before anything is installed."""
+    for file in ("Makefile", "requirements-dev.txt"):
+        shutil.copy(PROJECT / file, tmp_path)
+    make_python(tmp_path / name, statement)
+
+    made = make("run", folder=tmp_path, PYTHON=str(tmp_path / name))
+
+    said, ended = made.stderr.splitlines()
+    assert message in said
+    assert ended.startswith("make: ***")
+    assert made.stdout == ""
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_node() -> None:
     """With Node.js and npm, the Node.js example is checked and runs."""
     need("node", "npm")
@@ -75,7 +106,7 @@ def test_node() -> None:
 
 
 def test_venv(tmp_path: Path) -> None:
-    """`.venv` is set up again in another folder, and when its Python is another one or gone."""
+    """`.venv` is set up again in another folder, without its Python, and for another PYTHON."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("Makefile", "requirements-dev.txt"):
@@ -85,13 +116,20 @@ def test_venv(tmp_path: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     stamp = venv / "installed"
 
-    def is_set_up(folder: Path) -> bool:
-        return "Setting up" not in make("-n", "run", folder=folder).stdout
+    def is_set_up(folder: Path, **environment: str) -> bool:
+        return "Setting up" not in make("-n", "run", folder=folder, **environment).stdout
 
-    stamp.write_text(f"{venv}/lib/python3.10/site-packages\n")
+    stamp.write_text(f"{venv}/lib/python3.10/site-packages\n", encoding="utf-8")
     assert not is_set_up(folder)
-    stamp.write_text(f"{venv}/lib/{version}/site-packages\n")
+    stamp.write_text(f"{venv}/lib/{version}/site-packages\n", encoding="utf-8")
     assert is_set_up(folder)
+
+    make_python(tmp_path / "python3", "sys.version_info = (3, 99, 0)")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert is_set_up(folder, PATH=path)
+    another = make("-n", "run", folder=folder, PATH=path, PYTHON="python3").stdout
+    assert f'"{tmp_path}/python3" -m venv --clear' in another
+    assert is_set_up(folder, PATH=path, PYTHON=sys.executable)
 
     moved = folder.rename(tmp_path / "renamed, moved")
     assert not is_set_up(moved)
