@@ -161,7 +161,7 @@ endef
 export CHECK_PYTHON
 
 $(NODE_MODULES): examples/node/package-lock.json
-	@cd examples/node && npm ci --silent --no-audit --no-fund
+	@cd examples/node && npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
 # With Python 3.13, as in Lambda, or with the Python of .venv if the machine does not have 3.13.

@@ -13,7 +13,8 @@ import pytest
 
 from tests.samples import PROJECT
 
-OLDEST_NODE = int(re.findall(r"OLDEST_NODE := (\d+)", (PROJECT / "Makefile").read_text())[0])
+MAKEFILE = (PROJECT / "Makefile").read_text(encoding="utf-8")
+OLDEST_NODE = int(re.findall(r"OLDEST_NODE := (\d+)", MAKEFILE)[0])
 
 
 def need(*names: str) -> None:

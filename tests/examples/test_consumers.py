@@ -26,7 +26,7 @@ from local.example import COMMANDS, EXAMPLES, variables
 from local.fakes.loopback import LoopbackServer
 from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
 from rotate_token.access_token import AccessToken
-from tests.programs import need
+from tests.programs import OLDEST_NODE, need
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
@@ -129,8 +129,9 @@ class Shell:
 
     def age(self, seconds: int) -> None:
         if self.cache.exists():
-            token = json.loads(self.cache.read_text())
-            self.cache.write_text(json.dumps({**token, "read_at": token["read_at"] - seconds}))
+            token = json.loads(self.cache.read_text(encoding="utf-8"))
+            aged = {**token, "read_at": token["read_at"] - seconds}
+            self.cache.write_text(json.dumps(aged), encoding="utf-8")
 
 
 def run_script() -> subprocess.CompletedProcess[bytes]:
@@ -366,30 +367,38 @@ def test_node_readme(
 ) -> None:
     """The code in the README of the Node.js example works in both kinds of programs."""
     secret.publish()
-    readme = (EXAMPLES / "node/README.md").read_text()
+    readme = (EXAMPLES / "node/README.md").read_text(encoding="utf-8")
     module, commonjs = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
     code = {"module": module, "commonjs": commonjs}[package_type]
     install_node_example(tmp_path)
-    (tmp_path / "package.json").write_text(json.dumps({"type": package_type}))
-    (tmp_path / "program.js").write_text(
-        code.replace("https://vehicle.api.smartcar.com/v3", endpoint.api_url)
-    )
+    (tmp_path / "package.json").write_text(json.dumps({"type": package_type}), encoding="utf-8")
+    program = code.replace("https://vehicle.api.smartcar.com/v3", endpoint.api_url)
+    (tmp_path / "program.js").write_text(program, encoding="utf-8")
 
     subprocess.run(["node", "program.js"], cwd=tmp_path, check=True)
 
     assert endpoint.api_statuses == [200]
 
 
+def test_oldest_node() -> None:
+    """The oldest Node.js in the README and in package.json is the one that `make` takes."""
+    package = json.loads((EXAMPLES / "node/package.json").read_bytes())
+    readme = (EXAMPLES / "node/README.md").read_text(encoding="utf-8")
+
+    assert package["engines"] == {"node": f">={OLDEST_NODE}"}
+    assert f"needs Node.js {OLDEST_NODE} or newer" in readme
+
+
 def test_oldest_sdk() -> None:
     """The oldest SDK in the README is the one that the tests use, with the handler of its time."""
     need("node", str(NODE_MODULES))
     sdk, handler = (
-        json.loads((NODE_MODULES / "oldest-sdk" / folder / "package.json").read_text())["version"]
+        json.loads((NODE_MODULES / "oldest-sdk" / folder / "package.json").read_bytes())["version"]
         for folder in ("", "node_modules/@smithy/node-http-handler")
     )
 
     assert (sdk, handler) == ("3.910.0", "4.4.1")
-    assert "3.910.0" in (EXAMPLES / "node/README.md").read_text()
+    assert "3.910.0" in (EXAMPLES / "node/README.md").read_text(encoding="utf-8")
 
 
 def test_body(secret: TokenSecret, monkeypatch: pytest.MonkeyPatch) -> None:
