@@ -14,6 +14,7 @@ from werkzeug.serving import make_ssl_devcert
 
 from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
 from local.fakes.smartcar import FakeSmartcar
+from tests.programs import need
 from tests.samples import LOOPBACK_ONLY, PROJECT, build_package
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def test_configuration(package: Path) -> None:
 
 def test_web_identity(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """AWS credentials may come from a web identity, as boto3 documents it."""
-    (tmp_path / "token").write_text("made-up-web-identity-token")
+    (tmp_path / "token").write_text("made-up-web-identity-token", encoding="utf-8")
     del environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
     environment["AWS_ROLE_ARN"] = "arn:aws:iam::123456789012:role/rotation"
     environment["AWS_WEB_IDENTITY_TOKEN_FILE"] = str(tmp_path / "token")
@@ -42,12 +43,9 @@ def test_web_identity(package: Path, environment: dict[str, str], tmp_path: Path
         assert function.invoke({})["status"] == "rotated"
 
 
-@pytest.mark.skipif(
-    "CI" not in os.environ and not (RUNTIME_PYTHON.parents[1] / "lib" / "python3.13").exists(),
-    reason="this machine has no python3.13, which Lambda runs",
-)
 def test_bytecode(package: Path) -> None:
     """Each module of the package has bytecode that is used without a check of its source."""
+    need(str(RUNTIME_PYTHON.parents[1] / "lib" / "python3.13"))
     for source in package.rglob("*.py"):
         bytecode = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
         flags = int.from_bytes(bytecode.read_bytes()[4:8], "little")
@@ -57,7 +55,7 @@ def test_bytecode(package: Path) -> None:
 def test_contents(package: Path) -> None:
     """The package has no machine code, no scripts, and no boto3, which the Lambda runtime has."""
     names = {path.name for path in package.iterdir()}
-    records = [path.read_text() for path in package.glob("*.dist-info/RECORD")]
+    records = [path.read_text(encoding="utf-8") for path in package.glob("*.dist-info/RECORD")]
 
     assert not {"bin", "boto3", "botocore"} & names
     assert not list(package.rglob("*.so"))
