@@ -96,7 +96,7 @@ def _invoke(environment: dict[str, str]) -> None:
     context = LocalContext(ATTEMPTS_SECONDS + RESERVED_SECONDS)
     started_at = time.monotonic()
     try:
-        result = handler.lambda_handler(json.loads(EVENT.read_text()), context)
+        result = handler.lambda_handler(json.loads(EVENT.read_bytes()), context)
     except RotationError as error:
         sys.exit(f"No token was published: {error}")
     duration_seconds = time.monotonic() - started_at

@@ -59,7 +59,9 @@ def main(rounds: str) -> None:
         certificate, key = make_ssl_devcert(str(folder / "localhost"), host="localhost")
         # Every side loads as many trusted certificates as it would in Lambda.
         trusted = folder / "trusted"
-        trusted.write_text(certifi.contents() + Path(certificate).read_text())
+        trusted.write_text(
+            certifi.contents() + Path(certificate).read_text(encoding="utf-8"), encoding="utf-8"
+        )
         with FakeSmartcar(certificate=(certificate, key)) as endpoint:
             secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
             environment = {

@@ -45,7 +45,8 @@ def write(name: str, text: str) -> None:
     print(text)
     if WRITES:
         marks = re.compile(r"(?<=<!-- made by make -->\n).*(?=<!-- end -->)", re.DOTALL)
-        document.write_text(marks.sub(lambda _: f"{text}\n", document.read_text()))
+        old = document.read_text(encoding="utf-8")
+        document.write_text(marks.sub(lambda _: f"{text}\n", old), encoding="utf-8")
     else:
         print(f"\n{document} is unchanged; WRITE=1 updates it and its charts.")
 

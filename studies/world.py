@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     Windows = tuple[tuple[float, float], ...]
     """Spans of time: from, until."""
 
-_TEMPLATE = yaml_parse(Path(__file__).parents[1].joinpath("template.yaml").read_text())
+_TEMPLATE = yaml_parse(
+    Path(__file__).parents[1].joinpath("template.yaml").read_text(encoding="utf-8")
+)
 _FUNCTION = _TEMPLATE["Resources"]["RotateTokenFunction"]["Properties"]
 _RETRIES = _TEMPLATE["Resources"]["RotateTokenFunctionEventInvokeConfig"]["Properties"]
 _SCHEDULE = _TEMPLATE["Parameters"]["ScheduleExpression"]["Default"]

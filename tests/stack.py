@@ -36,7 +36,7 @@ CREDENTIALS_SECRET_ARN = (
 @functools.cache
 def transformed_template() -> dict[str, Any]:
     """Transform the template as CloudFormation does, with an uploaded package."""
-    template = yaml_parse((PROJECT / "template.yaml").read_text())
+    template = yaml_parse((PROJECT / "template.yaml").read_text(encoding="utf-8"))
     template["Resources"]["RotateTokenFunction"]["Properties"]["CodeUri"] = "s3://code/package.zip"
     session = boto3.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"])
     translator = Translator(None, Parser(), boto_session=session)

@@ -18,7 +18,7 @@ DAY = 1440
 
 def test_notifications() -> None:
     """Each alarm notifies the topic when it fires and clears, and names its runbook's section."""
-    runbook = (PROJECT / "docs" / "operations.md").read_text()
+    runbook = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
 
     for name, alarm in Stack({}).of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlarmTopic"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
     from local.fakes.smartcar import FakeSmartcar
 
-README = (PROJECT / "README.md").read_text()
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 EACH_DOCUMENT = pytest.mark.parametrize(
     "document",
     sorted(
@@ -34,7 +34,7 @@ EACH_DOCUMENT = pytest.mark.parametrize(
 
 def test_errors() -> None:
     """The runbook explains each error that a run can raise, and no other."""
-    runbook = (PROJECT / "docs" / "operations.md").read_text()
+    runbook = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     classes = [error for _, error in inspect.getmembers(errors, inspect.isclass)]
     raised = {error.__name__ for error in classes if not error.__subclasses__()}
 
@@ -44,11 +44,12 @@ def test_errors() -> None:
 @EACH_DOCUMENT
 def test_links(document: Path) -> None:
     """Every link within the repository leads to a file, and to a heading if it names one."""
-    for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", document.read_text()):
+    text = document.read_text(encoding="utf-8")
+    for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text):
         path = document.parent / target if target else document
         assert path.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {
                 re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
             }
@@ -57,9 +58,11 @@ def test_links(document: Path) -> None:
 @EACH_DOCUMENT
 def test_commands(document: Path) -> None:
     """Every make target that a document names exists."""
-    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
 
-    assert set(re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 
 def test_readme_example(
@@ -99,7 +102,7 @@ def test_parameters() -> None:
 
 def test_version() -> None:
     """The newest release in the changelog has the version of the code."""
-    changelog = (PROJECT / "CHANGELOG.md").read_text()
+    changelog = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE)
 
     assert released[:1] in ([], [rotate_token.__version__])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEDULED, ROTATE_NOW = (
-    json.loads((PROJECT / "events" / name).read_text())
+    json.loads((PROJECT / "events" / name).read_bytes())
     for name in ("scheduled.json", "rotate_now.json")
 )
 KEYS = {
@@ -191,7 +191,7 @@ def test_metrics(runs: Runs) -> None:
 def test_tags() -> None:
     """No resource has tags of its own."""
     # SAM adds one to the function.
-    assert "Tags:" not in (PROJECT / "template.yaml").read_text()
+    assert "Tags:" not in (PROJECT / "template.yaml").read_text(encoding="utf-8")
 
 
 def test_role_of_the_platform(plain: Stack) -> None:

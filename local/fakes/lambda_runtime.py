@@ -114,13 +114,13 @@ class LambdaRuntime(LoopbackServer):
     @property
     def output(self) -> str:
         """Everything that the function has written so far: log lines and metrics."""
-        return Path(self._output.name).read_text()
+        return Path(self._output.name).read_text(encoding="utf-8")
 
     @property
     def peak_memory_bytes(self) -> int:
         """The peak of the resident memory of the process so far: ``VmHWM`` in proc(5)."""
         # Not ru_maxrss of wait4(2): exec keeps it, so it is at least the memory of this process.
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
         return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) * 1024
 
     def wait_until_ready(self) -> None:

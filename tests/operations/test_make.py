@@ -46,13 +46,13 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
     """A function that runs make without standard input; it returns the status and the output."""
     for name in ("Makefile", "functions", "operations", "requirements-dev.txt"):
         (tmp_path / name).symlink_to(PROJECT / name)
-    (tmp_path / "samconfig.toml").write_text(SETTINGS)
+    (tmp_path / "samconfig.toml").write_text(SETTINGS, encoding="utf-8")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, script in (("sam", SAM), ("python", PYTHON)):
-        (programs / name).write_text(script)
+        (programs / name).write_text(script, encoding="utf-8")
         (programs / name).chmod(0o755)
-    (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"))
+    (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     environment = {
         name: value
         for name, value in {**os.environ, **secrets_manager.environment}.items()
