@@ -83,7 +83,7 @@ class Run:
             raise
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
-        """Whatever failed may be mended while nobody waits, except a setting of this process."""
+        """Return whether a later attempt may succeed; if somebody waits, within seconds."""
         if self.forced:
             return isinstance(error, TransientError)
         return isinstance(error, RotationError) and not isinstance(error, ConfigurationError)

@@ -20,6 +20,7 @@ from rotate_token.errors import (
     TokenRequestError,
 )
 from rotate_token.secret_store import LONGEST_CALL_SECONDS
+from tests.samples import label_updated_event
 
 if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
@@ -94,9 +95,12 @@ def test_forced(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
     assert 3590 <= flushed["SecondsLeftOnOldToken"] <= 3600
 
 
-@pytest.mark.parametrize("event", [None, [], "force", {"force": False}, {"force": "true"}])
+@pytest.mark.parametrize(
+    "event",
+    [None, [], "force", {"force": False}, {"force": "true"}, label_updated_event()],
+)
 def test_any_event(invoke: Invoke, event: object) -> None:
-    """An event that is not {"force": true} replaces the token only if one is due."""
+    """An event that is not {"force": true}, even of new credentials, keeps a fresh token."""
     assert invoke(event)["reason"] == "missing"
     assert invoke(event)["reason"] == "fresh"
 
