@@ -36,10 +36,14 @@ IS_TOO_OLD := parseInt(process.versions.node) < $(OLDEST_NODE)
 NODE := $(shell command -v npm > /dev/null && node -e 'process.exit(+($(IS_TOO_OLD)))' && echo found)
 
 # What would end a command later is checked before anything is installed.
-SETTINGS := PYTHON FAULTS EXAMPLE PAIRS WRITE ENV WAIT
+SETTINGS := PYTHON FAULTS EXAMPLE PAIRS WRITE ENV
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 $(if $(filter-out $(SETTINGS),$(GIVEN)),$(error unknown: $(filter-out $(SETTINGS),$(GIVEN)); \
 	choose from $(SETTINGS)))
+
+# Programs get these values as they were given: neither make nor the shell runs anything in them.
+unexport FAULTS EXAMPLE PAIRS ENV
+quoted = '$(subst ','\'',$(value $1))'
 
 ifneq ($(filter example,$(MAKECMDGOALS)),)
 EXAMPLES := python lambda node shell
@@ -56,10 +60,10 @@ help: ## list the targets
 		printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 timeout" simulates failures
-	@PYTHONPATH=functions python -m local.run $(FAULTS)
+	@PYTHONPATH=functions python -m local.run $(foreach fault,$(value FAULTS),$(call quoted,fault))
 
 example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine; EXAMPLE=python, lambda, node or shell
-	@PYTHONPATH=functions python -m local.example $(EXAMPLE)
+	@PYTHONPATH=functions python -m local.example $(call quoted,EXAMPLE)
 
 test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
 	@echo 'Running all tests: this takes about three minutes.'
@@ -84,31 +88,37 @@ format: $(VENV)/installed ## fix format and style where possible
 
 build: $(VENV)/installed ## build the package for Lambda in .aws-sam/build
 	sam build
-	@echo 'Next: make configure, or, with the settings of the last make configure, make deploy'
+	@echo 'Next: make configure (asks for settings) or make deploy (uses the saved ones)'
 
-deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`
-	@PYTHONPATH=functions python -m operations.preflight '$(ENV)'
+# The status follows, whatever the rotation says; without $(MAKE), which would run under `make -n` too.
+define ROTATE_AND_SHOW_STATUS
+@failed=; PYTHONPATH=functions python -m operations.rotate $(call quoted,ENV) --after-deployment || failed=1; \
+	PYTHONPATH=functions python -m operations.status $(call quoted,ENV) && [ -z "$$failed" ]
+endef
+
+deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`; rotate the token
+	@PYTHONPATH=functions python -m operations.preflight $(call quoted,ENV)
 	sam build
-	sam deploy --config-env $(ENV) --no-confirm-changeset
-	@$(MAKE) --no-print-directory status WAIT=1
+	sam deploy --config-env $(call quoted,ENV) --no-confirm-changeset
+	$(ROTATE_AND_SHOW_STATUS)
 
 configure: $(VENV)/installed ## ask for the settings and deploy the stack: the first time, or to change a setting
-	@PYTHONPATH=functions python -m operations.preflight '$(ENV)' --ask
+	@PYTHONPATH=functions python -m operations.preflight $(call quoted,ENV) --ask
 	sam build
-	sam deploy --guided --config-env $(ENV)
-	@$(MAKE) --no-print-directory status WAIT=1
+	sam deploy --guided --config-env $(call quoted,ENV)
+	$(ROTATE_AND_SHOW_STATUS)
 
-status: $(VENV)/installed ## show the state of the deployed stack; WAIT=1 waits for its first token
-	@PYTHONPATH=functions python -m operations.status '$(ENV)' $(if $(WAIT),--wait)
+status: $(VENV)/installed ## show the state of the deployed stack, and what to do
+	@PYTHONPATH=functions python -m operations.status $(call quoted,ENV)
 
 rotate: $(VENV)/installed ## replace the token of the deployed stack now
-	@PYTHONPATH=functions python -m operations.rotate '$(ENV)'
+	@PYTHONPATH=functions python -m operations.rotate $(call quoted,ENV)
 
-logs: $(VENV)/installed ## follow the log of the deployed function
-	@PYTHONPATH=functions python -m operations.logs '$(ENV)'
+logs: $(VENV)/installed ## follow the log of the deployed function, from three hours back
+	@PYTHONPATH=functions python -m operations.logs $(call quoted,ENV)
 
 bench: $(VENV)/installed $(RUNTIME) ## compare the cost with that of two scripts; WRITE=1 saves it
-	@PYTHONPATH=functions python -m studies.benchmark "$(PAIRS)"
+	@PYTHONPATH=functions python -m studies.benchmark $(call quoted,PAIRS)
 
 simulate: $(VENV)/installed ## simulate outages; WRITE=1 updates docs/outages.md
 	@PYTHONPATH=functions python -m studies.outages

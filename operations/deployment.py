@@ -6,20 +6,32 @@ import sys
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    SSOError,
+    TokenRetrievalError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import timedelta
 
 SETTINGS = Path("samconfig.toml")
 
+PARTIAL = ("ROLLBACK", "DELETE")
+"""What the state of a stack begins with if it exists only in part; it can only be deleted."""
+
 
 class DeploymentError(Exception):
-    """The stack cannot be looked up or deployed, or lacks a resource; the message says why."""
+    """The stack cannot be looked up or deployed, or does not work; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,14 @@ class Deployment:
     A stack, and a session in its account and region.
 
     Attributes:
+        account: The ID of the account.
         state: Such as ``UPDATE_COMPLETE``.
         refs: The values of its parameters and the physical IDs of its resources.
     """
 
     session: boto3.Session
     stack_name: str
+    account: str
     state: str
     refs: dict[str, str]
 
@@ -50,23 +64,22 @@ class Deployment:
         stack = describe_stack(session, name)
         if stack is None:
             raise DeploymentError(
-                f"There is no stack {name} in {session.region_name}; "
+                f"There is no stack {name} in {place(session)}; "
                 f"`make configure ENV={environment}` deploys it"
             )
         found = session.client("cloudformation").list_stack_resources(StackName=name)
-        refs = {
-            each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])
-        }
+        refs = parameters(stack)
         for each in found["StackResourceSummaries"]:
             # A resource that is about to be created has no physical ID yet.
             if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE":
                 refs[each["LogicalResourceId"]] = each["PhysicalResourceId"]
-        return cls(session, name, stack["StackStatus"], refs)
+        account = stack["StackId"].split(":")[4]
+        return cls(session, name, account, stack["StackStatus"], refs)
 
     @property
-    def region(self) -> str:
-        """The region of the stack."""
-        return self.session.region_name
+    def options(self) -> str:
+        """The options with which the AWS CLI reaches the stack."""
+        return cli_options(self.session)
 
     def ref(self, name: str) -> str:
         """
@@ -98,23 +111,33 @@ def open_environment(environment: str) -> tuple[boto3.Session, dict[str, Any]]:
             "[staging.global.parameters] and [staging.deploy.parameters], and in the copies "
             f"rename staging to {environment} and change the stack_name"
         )
-    settings: dict[str, Any] = {"stack_name": None}
+    settings: dict[str, Any] = {}
     for command in ("global", "deploy"):
-        settings |= _table(_table(_table(tables, environment), command), "parameters")
-    for name in settings.keys() & {"stack_name", "region", "profile"}:
-        if not (settings[name] and isinstance(settings[name], str)):
-            raise DeploymentError(f"{SETTINGS} has no usable {name} for {environment}")
+        settings |= tables[environment].get(command, {}).get("parameters", {})
+    if "stack_name" not in settings:
+        raise DeploymentError(f"{SETTINGS} has no stack_name for {environment}")
     session = boto3.Session(
         profile_name=settings.get("profile"), region_name=settings.get("region")
     )
     return session, settings
 
 
-def _table(parent: dict[str, Any], name: str) -> dict[str, Any]:
-    table: object = parent.get(name, {})
-    if not isinstance(table, dict):
-        raise DeploymentError(f"{SETTINGS}: {name} is not a table")
-    return table
+def place(session: boto3.Session) -> str:
+    """Return the account and the region of a session."""
+    account = session.client("sts").get_caller_identity()["Account"]
+    return f"account {account}, region {session.region_name}"
+
+
+def cli_options(session: boto3.Session) -> str:
+    """Return the options with which the AWS CLI and the SAM CLI act as a session does."""
+    profile = session.profile_name
+    return f"--region {session.region_name}" + f" --profile {profile}" * (profile != "default")
+
+
+def deletion(session: boto3.Session, stack_name: str) -> str:
+    """Return what has to be done with a stack that exists only in part."""
+    command = f".venv/bin/sam delete --stack-name {stack_name} {cli_options(session)}"
+    return f"delete it with `{command}`, and deploy again"
 
 
 def describe_stack(session: boto3.Session, stack_name: str) -> Mapping[str, Any] | None:
@@ -129,18 +152,49 @@ def describe_stack(session: boto3.Session, stack_name: str) -> Mapping[str, Any]
     return None if stack["StackStatus"] == "REVIEW_IN_PROGRESS" else stack
 
 
+def parameters(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of the parameters of a stack."""
+    return {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
+
+
+def age(moment: datetime) -> str:
+    """Format the time since a moment in one unit, such as ``43 min``."""
+    return duration(datetime.now(UTC) - moment)
+
+
+def duration(time_span: timedelta) -> str:
+    """Format a duration in one unit, such as ``43 min``."""
+    seconds = time_span.total_seconds()
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Exit with one line and status 1 if the deployment cannot be reached."""
+def one_line_errors(before: str = "", after: str = "") -> Iterator[None]:
+    """Exit with one line if the deployment cannot be reached; AWS's errors may get a context."""
     try:
         yield
-    except NoCredentialsError:
-        sys.exit(
-            "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
-        )
-    except NoRegionError:
-        sys.exit("No AWS region found: run `make configure`, or set AWS_REGION")
-    except (BotoCoreError, ClientError, DeploymentError) as error:
+    except DeploymentError as error:
         sys.exit(" ".join(str(error).split()))
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"{before}{explain(error)}{after}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def explain(error: Exception) -> str:
+    """Return in one line what an error of AWS means, with the next step where that is known."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    if isinstance(error, NoCredentialsError):
+        return (
+            "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
+        )
+    if isinstance(error, NoRegionError):
+        return (
+            "No AWS region found: set it before make, as in `AWS_REGION=us-east-1 make configure`"
+        )
+    if isinstance(error, (SSOError, TokenRetrievalError)) or code.startswith("ExpiredToken"):
+        return "The AWS sign-on has expired: run `aws sso login`, with the `--profile` that you use"
+    return " ".join(str(error).split())

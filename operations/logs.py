@@ -1,26 +1,36 @@
-"""Follow the log of the deployed function: `make logs`."""
+"""Follow the log of the deployed function, one line for each event: `make logs`."""
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 
 from operations.deployment import Deployment, one_line_errors
 
+HOURS_BACK = 3
+POLL_SECONDS = 5
+LATE_SECONDS = 60
+"""How much later than a newer event one may arrive, and still be printed."""
+
 
 def main(environment: str) -> None:
-    """
-    Become `sam logs` for the log group of the stack.
-
-    By itself, `sam logs` does not read the stack name that `sam deploy --guided` saved.
-    """
+    """Print the events of the last hours, and then each new one."""
     with one_line_errors():
         deployment = Deployment.find(environment)
         log_group = deployment.ref("RotateTokenLogGroup")
-    command = ["sam", "logs", "--tail", "--region", deployment.region, "--cw-log-group", log_group]
-    if deployment.session.profile_name != "default":
-        command += ["--profile", deployment.session.profile_name]
-    os.execvp("sam", command)  # noqa: S606, S607 (as make would call it)
+        pages = deployment.session.client("logs").get_paginator("filter_log_events")
+        newest = int(1000 * (time.time() - 3600 * HOURS_BACK + LATE_SECONDS))
+        printed: set[str] = set()
+        while True:
+            for page in pages.paginate(
+                logGroupName=log_group, startTime=newest - 1000 * LATE_SECONDS
+            ):
+                for event in page["events"]:
+                    if event["eventId"] not in printed:
+                        printed.add(event["eventId"])
+                        print(" ".join(event["message"].split()), flush=True)
+                    newest = max(newest, event["timestamp"])
+            time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

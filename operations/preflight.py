@@ -1,20 +1,25 @@
 """
-Check in about a second what would end a deployment after minutes: `make configure`, `make deploy`.
+Find within a second what would fail a deployment minutes later: `make configure`, `make deploy`.
 
-`make configure` asks for the region and the credentials secret, so it goes on without them.
+`make configure` asks for the credentials secret, so it goes on with a wrong one, or without one.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 
 from operations.deployment import (
+    PARTIAL,
     SETTINGS,
     DeploymentError,
+    deletion,
     describe_stack,
     one_line_errors,
     open_environment,
+    parameters,
+    place,
 )
 
 
@@ -23,21 +28,24 @@ def main(environment: str, *, asks: bool) -> None:
     with one_line_errors():
         session, settings = open_environment(environment)
         name, region = settings["stack_name"], session.region_name
-        # Without a region, SAM suggests us-east-1.
-        client = session.client("sts", region_name=region or "us-east-1")
-        account = client.get_caller_identity()["Account"]
-        print(f"Stack {name} in account {account}, region {region or 'not set'}", flush=True)
-        if asks and not region:
-            return
+        print(f"Stack {name} in {place(session)}", flush=True)
         stack = describe_stack(session, name)
-        if stack and stack["StackStatus"] in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}:
-            location = f"--stack-name {name} --region {region}"
+        if stack and stack["StackStatus"].startswith(PARTIAL):
             raise DeploymentError(
-                "The first deployment of this stack failed, and CloudFormation can only delete it: "
-                f"find the cause with `aws cloudformation describe-stack-events {location}` (often "
-                "a missing permission, a principal that does not exist, or a secret of the same "
-                f"name that is scheduled for deletion), run `.venv/bin/sam delete {location}`, and "
-                "deploy again"
+                f"Stack {name} is in {stack['StackStatus']}, so it exists only in part: "
+                + deletion(session, name)
+            )
+        if asks and stack and not settings.get("parameter_overrides"):
+            values = {"region": region, "parameter_overrides": assignments(parameters(stack))}
+            if stack.get("Tags"):
+                values["tags"] = assignments({tag["Key"]: tag["Value"] for tag in stack["Tags"]})
+            for key, value in values.items():
+                if not settings.get(key):
+                    print(f"{key} = {json.dumps(value, ensure_ascii=False)}", flush=True)
+            raise DeploymentError(
+                f"{SETTINGS} does not have the settings of this stack, which `make configure` "
+                f"would reset: add the lines above to [{environment}.deploy.parameters], and run "
+                f"`make configure ENV={environment}` again"
             )
         overrides = str(settings.get("parameter_overrides"))
         if not (asks or stack or "CredentialsSecretArn" in overrides):
@@ -47,12 +55,19 @@ def main(environment: str, *, asks: bool) -> None:
         secret = re.search(r"CredentialsSecretArn\W+arn:[\w-]+:secretsmanager:([\w-]+):", overrides)
         if secret and secret[1] != region:
             problem = (
-                f"The credentials secret in {SETTINGS} is in {secret[1]}, but the stack is in "
-                f"{region}; enter one in {region} in `make configure ENV={environment}`"
+                f"{SETTINGS} names a credentials secret in {secret[1]}, but the stack is in "
+                f"{region}: run `make configure ENV={environment}` and enter the ARN of a secret "
+                f"in {region}"
             )
             if not asks:
                 raise DeploymentError(problem)
             print(problem, flush=True)
+
+
+def assignments(values: dict[str, str]) -> str:
+    """Write parameters or tags as the SAM CLI saves them."""
+    escaped = {key: value.replace('"', r"\"") for key, value in values.items()}
+    return " ".join(f'{key}="{value}"' for key, value in escaped.items())
 
 
 if __name__ == "__main__":

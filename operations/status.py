@@ -1,41 +1,61 @@
 """
 Show the state of the deployed stack, read only: `make status`.
 
-The exit status is 1 if any line is marked bad, otherwise 0. With 0, a valid token was read: a
-missing permission to read the token is bad, and any other missing permission is a warning.
+The first line is the verdict. The exit status is 1 if any line is marked bad, otherwise 0. With 0,
+a valid token was read: a missing permission to read the token is bad, and any other missing
+permission is a warning.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import time
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.text import Text
 
-from operations.deployment import Deployment, DeploymentError, one_line_errors
+from operations.deployment import (
+    PARTIAL,
+    Deployment,
+    DeploymentError,
+    age,
+    deletion,
+    duration,
+    one_line_errors,
+)
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WAIT_SECONDS = 300
-POLL_SECONDS = 5
-
+PERMISSIONS = (
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetMetricData",
+    "lambda:GetFunction",
+    "logs:FilterLogEvents",
+    "scheduler:GetSchedule",
+    "secretsmanager:DescribeSecret",
+    "secretsmanager:GetSecretValue",
+    "sns:ListSubscriptionsByTopic",
+    "sqs:GetQueueAttributes",
+)
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 """The error codes for a missing permission; the last one is that of SNS."""
 
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
-METRICS = ("TokenRotated", "RotationSkipped", "AttemptFailed", "CredentialsFallback")
 
-# A rotation that was counted this long after new credentials were stored has used them: it may have
-# read them a minute before, and Secrets Manager may answer with the version before for a while.
-SURELY_LATER = timedelta(minutes=3)
+RUNBOOK = "see “{}” in docs/operations.md"
+BY_HAND = RUNBOOK.format("Changing settings")
+"""What to do about what was changed or deleted by hand."""
+
+MINUTE = timedelta(minutes=1)
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class Mark(Enum):
@@ -46,46 +66,231 @@ class Mark(Enum):
     BAD = "red"
 
 
-Finding = tuple[Mark, str]
+Finding = tuple[Mark, str, str]
+"""The mark, the text, and what to do; nothing if there is nothing to do, or only to wait."""
 
 
-def stack(deployment: Deployment) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Observed:
+    """
+    A stack, and what more than one section needs; it is read once.
+
+    Attributes:
+        problem: Why no token can be read, without any part of a value.
+        issued_at: The time of the last rotation.
+    """
+
+    deployment: Deployment
+    problem: Exception | None
+    issued_at: datetime = LONG_AGO
+    expires_at: datetime = LONG_AGO
+
+    @classmethod
+    def read(cls, deployment: Deployment) -> Observed:
+        """Read the token."""
+        client = deployment.session.client("secretsmanager")
+        try:
+            found = client.get_secret_value(SecretId=deployment.ref("TokenSecret"))
+            token = AccessToken.from_json(found.get("SecretString", ""))
+        except (ClientError, DeploymentError, ValueError) as error:
+            return cls(deployment, error)
+        times = (datetime.fromtimestamp(at, UTC) for at in (token.issued_at, token.expires_at))
+        return cls(deployment, None, *times)
+
+    @cached_property
+    def last_counted(self) -> dict[str, datetime]:
+        """The last minute of the last 24 hours in which each metric counted something."""
+        ours = "SmartcarTokenRotation", "service", self.deployment.stack_name
+        lambdas = "AWS/Lambda", "FunctionName", self.deployment.ref("RotateTokenFunction")
+        metrics = {
+            "AttemptFailed": ours,
+            "CredentialsFallback": ours,
+            "Errors": lambdas,
+            "Throttles": lambdas,
+        }
+        queries = []
+        for name, (namespace, dimension, value) in metrics.items():
+            dimensions = [{"Name": dimension, "Value": value}]
+            metric = {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
+            stat = {"Metric": metric, "Period": 60, "Stat": "Sum"}
+            queries.append({"Id": name.lower(), "Label": name, "MetricStat": stat})
+        now = datetime.now(UTC)
+        found = self.deployment.session.client("cloudwatch").get_metric_data(
+            MetricDataQueries=queries, StartTime=now - timedelta(days=1), EndTime=now
+        )["MetricDataResults"]
+        counted = [
+            (each["Label"], minute)
+            for each in found
+            for minute, count in zip(each["Timestamps"], each["Values"], strict=True)
+            if count
+        ]
+        return dict(sorted(counted))
+
+    @property
+    def counted_at(self) -> datetime:
+        """The minute of the last failure after the last rotation, as the metrics show it."""
+        times = [self.last_counted.get(name) for name in ("AttemptFailed", "Errors", "Throttles")]
+        return max((each for each in times if each and each > self.issued_at), default=LONG_AGO)
+
+
+def stack(observed: Observed) -> Iterator[Finding]:
     """Report how the last deployment ended."""
-    state, mark, note = deployment.state, Mark.OK, ""
-    if state.startswith(("ROLLBACK", "DELETE")) or state.endswith("FAILED"):
-        mark, note = Mark.BAD, "; see docs/operations.md"
+    deployment, state = observed.deployment, observed.deployment.state
+    options = f"{deployment.options} --stack-name {deployment.stack_name}"
+    cause = f"correct what `aws cloudformation describe-stack-events {options}` says, and"
+    mark, note, step = Mark.OK, "", ""
+    if state.startswith(PARTIAL):
+        mark, step = Mark.BAD, deletion(deployment.session, deployment.stack_name)
+    elif state == "UPDATE_ROLLBACK_FAILED":
+        step = f"{cause} run `aws cloudformation continue-update-rollback {options}`"
+        mark = Mark.BAD
+    elif state.endswith("FAILED"):
+        mark, step = Mark.BAD, f"{cause} deploy again"
     elif state == "UPDATE_ROLLBACK_COMPLETE":
-        mark, note = Mark.WARN, ": the last update failed, and the version before it is active"
+        mark, note = Mark.WARN, ": the last update failed and was rolled back"
+        step = f"{cause} deploy again"
     elif state.endswith("IN_PROGRESS"):
-        mark = Mark.WARN
-    yield mark, f"{deployment.stack_name} in {deployment.region}: {state}{note}"
+        mark, note = Mark.WARN, ": wait for its end"
+    region = deployment.session.region_name
+    text = f"{deployment.stack_name} in account {deployment.account}, {region}: {state}{note}"
+    yield mark, text, step
 
 
-def token(deployment: Deployment) -> Iterator[Finding]:
-    """Report how long the published token is valid."""
-    try:
-        published = read_token(deployment)
-    except ValueError as error:
-        yield Mark.BAD, f"no valid token: {error}"
+def function(observed: Observed) -> Iterator[Finding]:
+    """Report whether the function can run, and when it was last modified."""
+    deployment, name = observed.deployment, observed.deployment.ref("RotateTokenFunction")
+    found = deployment.session.client("lambda").get_function(FunctionName=name)
+    if found["Configuration"]["LastUpdateStatus"] == "Failed":
+        reason = found["Configuration"].get("LastUpdateStatusReason")
+        yield Mark.BAD, f"its last update failed: {reason}", "correct the cause, and deploy again"
+    if found.get("Concurrency", {}).get("ReservedConcurrentExecutions") == 0:
+        command = f"aws lambda delete-function-concurrency {deployment.options}"
+        text = "its reserved concurrency is 0, so no run can start"
+        yield Mark.BAD, text, f"`{command} --function-name {name}`"
+    modified = datetime.fromisoformat(found["Configuration"]["LastModified"])
+    yield Mark.OK, f"it was last modified {age(modified)} ago", ""
+
+
+def credentials(observed: Observed) -> Iterator[Finding]:
+    """Report the state of the credentials secret, and whether its current version was refused."""
+    deployment, secret_id = observed.deployment, observed.deployment.ref("CredentialsSecretArn")
+    step = RUNBOOK.format("Replacing the client secret")
+    _, _, _, region, *_ = secret_id.split(":")
+    if region != deployment.session.region_name:
+        text = f"the secret is in {region}, where the function does not look"
+        step = f"create it in {deployment.session.region_name}, and run `make configure`"
+        yield Mark.BAD, text, step
         return
-    now, end = datetime.now(UTC), datetime.fromtimestamp(published.expires_at, UTC)
-    issued = f"issued {duration(now - datetime.fromtimestamp(published.issued_at, UTC))} ago"
-    if now < end:
-        yield Mark.OK, f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
+    secret = deployment.session.client("secretsmanager").describe_secret(SecretId=secret_id)
+    if "DeletedDate" in secret:
+        yield deleted(deployment, secret["ARN"])
+    elif not secret.get("VersionIdsToStages"):
+        yield Mark.BAD, "the secret has no value", step
     else:
-        yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}"
+        yield Mark.OK, f"the secret was last changed {age(secret['LastChangedDate'])} ago", ""
+        fallback_at = observed.last_counted.get("CredentialsFallback")
+        last_change = max(secret["LastChangedDate"], observed.issued_at)
+        if fallback_at and fallback_at + MINUTE > last_change:
+            yield Mark.WARN, "the last rotation had to use the previous version", step
 
 
-def schedule(deployment: Deployment) -> Iterator[Finding]:
+def runs(observed: Observed) -> Iterator[Finding]:
+    """Report the last rotation and, if something has failed since, the reason."""
+    rotation, since = f"the last rotation was {age(observed.issued_at)} ago", "since"
+    if observed.problem:
+        rotation, since = "no rotation is known", "in the last 24 hours"
+    failed_at, reason = observed.counted_at, ""
+    try:
+        logged_at, reason = last_logged_failure(observed)
+        failed_at = max(failed_at, logged_at)
+    except ClientError as error:
+        yield unreadable("Runs", error)
+    if failed_at == LONG_AGO:
+        yield Mark.OK, f"{rotation}; no failure {since}", ""
+        return
+    step = "look up the error in docs/operations.md"
+    yield Mark.BAD, f"{rotation}; the last failure {age(failed_at)} ago", step
+    if reason:
+        yield Mark.BAD, reason, step
+
+
+def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
+    """Return the last line of the log on a failure after the last rotation; it may be empty."""
+    # The metrics arrive a minute later than the log, and name no reason. The failed attempt before
+    # a rotation may be logged in the same second.
+    since = max(observed.issued_at + timedelta(seconds=1), datetime.now(UTC) - timedelta(days=1))
+    pages = observed.deployment.session.client("logs").get_paginator("filter_log_events")
+    found = pages.paginate(
+        logGroupName=observed.deployment.ref("RotateTokenLogGroup"),
+        startTime=int(1000 * since.timestamp()),
+    )
+    # The function reports a failed attempt, Lambda an uncaught error.
+    events = [
+        event
+        for page in found
+        for event in page["events"]
+        if "Attempt failed" in event["message"] or '"errorMessage"' in event["message"]
+    ]
+    if not events:
+        return LONG_AGO, ""
+    line = json.loads(events[-1]["message"])
+    is_uncaught = "errorMessage" in line
+    reason = f"{line.get('errorType')}: {line['errorMessage']}" if is_uncaught else line["message"]
+    return datetime.fromtimestamp(events[-1]["timestamp"] / 1000, UTC), " ".join(reason.split())
+
+
+def token(observed: Observed) -> Iterator[Finding]:
+    """Report how long the published token is valid, or why there is none."""
+    if observed.problem:
+        yield missing_token(observed.deployment, observed.problem)
+        return
+    now, end = datetime.now(UTC), observed.expires_at
+    issued = f"issued {age(observed.issued_at)} ago"
+    step = "`make rotate` replaces it"
+    if now >= end:
+        text = f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}"
+        yield Mark.BAD, text, step
+        return
+    text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
+    if now < observed.issued_at + int(observed.deployment.ref("OverdueMinutes")) * MINUTE:
+        yield Mark.OK, text, ""
+    else:
+        yield Mark.WARN, f"{text}, not replaced in time", step
+
+
+def missing_token(deployment: Deployment, reason: Exception) -> Finding:
+    """Return why no token can be read."""
+    if isinstance(reason, ValueError):
+        return Mark.BAD, f"no valid token: {reason}", "`make rotate` replaces it"
+    # If the secret does not exist, this fails too; if only its value does not, it succeeds.
+    secret = deployment.session.client("secretsmanager").describe_secret(
+        SecretId=deployment.ref("TokenSecret")
+    )
+    if "DeletedDate" in secret:
+        return deleted(deployment, secret["ARN"])
+    if not secret.get("VersionIdsToStages"):
+        return Mark.BAD, "the secret has no value yet", "`make rotate` requests a token"
+    raise reason
+
+
+def deleted(deployment: Deployment, arn: str) -> Finding:
+    """Return how to restore a secret that is scheduled for deletion."""
+    command = f"aws secretsmanager restore-secret {deployment.options} --secret-id {arn}"
+    return Mark.BAD, "the secret is scheduled for deletion", f"`{command}`"
+
+
+def schedule(observed: Observed) -> Iterator[Finding]:
     """Report how often the schedule starts a run, and whether it is enabled."""
-    client = deployment.session.client("scheduler")
-    found = client.get_schedule(Name=deployment.ref("RotateTokenFunctionSchedule"))
-    mark = Mark.OK if found["State"] == "ENABLED" else Mark.BAD
-    yield mark, f"{found['ScheduleExpression']}, {found['State'].lower()}"
+    client = observed.deployment.session.client("scheduler")
+    found = client.get_schedule(Name=observed.deployment.ref("RotateTokenFunctionSchedule"))
+    is_enabled = found["State"] == "ENABLED"
+    mark, step = (Mark.OK, "") if is_enabled else (Mark.BAD, BY_HAND)
+    yield mark, f"{found['ScheduleExpression']}, {found['State'].lower()}", step
 
 
-def alarms(deployment: Deployment) -> Iterator[Finding]:
+def alarms(observed: Observed) -> Iterator[Finding]:
     """Report the state of each alarm, and whether it notifies anybody."""
+    deployment = observed.deployment
     names = {logical_id: deployment.ref(logical_id) for logical_id in ALARMS}
     client = deployment.session.client("cloudwatch")
     found = client.describe_alarms(AlarmNames=list(names.values()))["MetricAlarms"]
@@ -93,250 +298,170 @@ def alarms(deployment: Deployment) -> Iterator[Finding]:
     for logical_id, name in names.items():
         alarm = by_name.get(name)
         if not alarm:
-            yield Mark.BAD, f"{logical_id} no longer exists"
+            yield Mark.BAD, f"{logical_id} no longer exists", BY_HAND
             continue
-        mark, text = alarm_state(deployment, logical_id, alarm)
-        yield mark, f"{logical_id} {text}"
+        mark, text, step = alarm_state(observed, logical_id, alarm)
+        yield mark, f"{logical_id} {text}", step
         if not alarm["ActionsEnabled"]:
-            command = f"aws cloudwatch enable-alarm-actions --region {deployment.region}"
-            yield Mark.WARN, f"{logical_id} notifies nobody; `{command} --alarm-names {name}`"
+            command = f"aws cloudwatch enable-alarm-actions {deployment.options}"
+            step = f"`{command} --alarm-names {name}`"
+            yield Mark.WARN, f"{logical_id} notifies nobody", step
 
 
-def alarm_state(deployment: Deployment, logical_id: str, alarm: dict[str, Any]) -> Finding:
+def alarm_state(observed: Observed, logical_id: str, alarm: dict[str, Any]) -> Finding:
     """Return how serious the state of an alarm is, and what it says."""
-    match alarm["StateValue"]:
-        case "OK":
-            return Mark.OK, "is OK"
-        case "INSUFFICIENT_DATA":
-            age = datetime.now(UTC) - alarm["AlarmConfigurationUpdatedTimestamp"]
-            if age < timedelta(hours=1):
-                return Mark.OK, "has insufficient data, as expected after a deployment"
-            return Mark.WARN, f"still has insufficient data, {duration(age)} after its deployment"
-        case _ if logical_id == "TokenOverdueAlarm" and has_new_token(deployment):
-            return Mark.WARN, "is in ALARM, although the token is new; see docs/operations.md"
-        case _:
-            mark = Mark.WARN if logical_id == "TokenGapAlarm" else Mark.BAD
-            return mark, "is in ALARM; see docs/operations.md"
+    step = RUNBOOK.format(logical_id)
+    if alarm["StateValue"] == "OK":
+        return Mark.OK, "is OK", ""
+    if alarm["StateValue"] == "INSUFFICIENT_DATA":
+        configured_at = alarm["AlarmConfigurationUpdatedTimestamp"]
+        if datetime.now(UTC) - configured_at < timedelta(hours=1):
+            return Mark.OK, "has insufficient data, as expected after a deployment", ""
+        text = f"still has insufficient data, {age(configured_at)} after its deployment"
+        return Mark.WARN, text, step
+    # The rotation after which CredentialsFallbackAlarm fired may be the last one.
+    is_over = observed.issued_at > alarm["StateTransitionedTimestamp"]
+    if is_over and logical_id != "CredentialsFallbackAlarm":
+        return Mark.WARN, "is in ALARM, but clears by itself, since a token was issued", ""
+    mark = Mark.WARN if logical_id == "TokenGapAlarm" else Mark.BAD
+    return mark, "is in ALARM", step
 
 
-def notifications(deployment: Deployment) -> Iterator[Finding]:
+def notifications(observed: Observed) -> Iterator[Finding]:
     """Report who is notified of alarms, and whether they confirmed the subscription."""
+    deployment = observed.deployment
     topic, email = deployment.ref("AlarmTopic"), deployment.ref("AlarmEmail")
     pages = deployment.session.client("sns").get_paginator("list_subscriptions_by_topic")
     found = [each for page in pages.paginate(TopicArn=topic) for each in page["Subscriptions"]]
     # SNS lists a subscription for a while after it was removed.
     found = [each for each in found if each["SubscriptionArn"] != "Deleted"]
-    command = (
-        f"aws sns subscribe --region {deployment.region} --topic-arn {topic} "
-        f"--protocol email --notification-endpoint {email or 'ADDRESS'}"
+    step = (
+        f"`aws sns subscribe {deployment.options} --topic-arn {topic} "
+        f"--protocol email --notification-endpoint {email or 'ADDRESS'}`"
     )
     if email and email not in {each["Endpoint"] for each in found}:
-        yield Mark.BAD, f"{email} is no longer subscribed to AlarmTopic; `{command}`"
+        yield Mark.BAD, f"{email} is no longer subscribed to AlarmTopic", step
     elif not found:
-        yield Mark.WARN, f"nobody is subscribed to AlarmTopic; `{command}`"
+        yield Mark.WARN, "nobody is subscribed to AlarmTopic", step
     for subscription in found:
         receiver = f"{subscription['Protocol']} {subscription['Endpoint']}"
         if subscription["SubscriptionArn"].startswith("arn:"):
-            yield Mark.OK, f"{receiver}, confirmed"
+            yield Mark.OK, f"{receiver}, confirmed", ""
         else:
-            step = "confirm within two days, with the link in the message from AWS"
-            yield Mark.WARN, f"{receiver}, not confirmed; {step}"
+            step = "confirm it within two days, with the link in the message from AWS"
+            yield Mark.WARN, f"{receiver}, not confirmed", step
 
 
-def replica(deployment: Deployment) -> Iterator[Finding]:
+def replica(observed: Observed) -> Iterator[Finding]:
     """Report whether the token secret is replicated, as the stack's parameter asks."""
+    deployment, step = observed.deployment, RUNBOOK.format("Replication")
     wanted = deployment.ref("ReplicaRegion")
     client = deployment.session.client("secretsmanager")
     found = client.describe_secret(SecretId=deployment.ref("TokenSecret"))
     replicas = found.get("ReplicationStatus", [])
     if wanted and wanted not in {each["Region"] for each in replicas}:
-        yield Mark.BAD, f"there is none in {wanted}, the ReplicaRegion; see docs/operations.md"
+        yield Mark.BAD, f"no replica in {wanted} (ReplicaRegion)", step
     elif not replicas:
-        yield Mark.OK, "none"
+        yield Mark.OK, "none", ""
     for each in replicas:
         if each["Status"] == "Failed":
-            yield Mark.BAD, f"{each['Region']} failed: {each.get('StatusMessage')}"
+            yield Mark.BAD, f"{each['Region']} failed: {each.get('StatusMessage')}", step
         else:
-            yield Mark.OK, f"{each['Region']} {each['Status']}"
+            yield Mark.OK, f"{each['Region']} {each['Status']}", ""
 
 
-def undelivered(deployment: Deployment) -> Iterator[Finding]:
+def undelivered(observed: Observed) -> Iterator[Finding]:
     """Report how many events EventBridge Scheduler could not deliver."""
-    counts = deployment.session.client("sqs").get_queue_attributes(
-        QueueUrl=deployment.ref("UndeliveredQueue"),
+    counts = observed.deployment.session.client("sqs").get_queue_attributes(
+        QueueUrl=observed.deployment.ref("UndeliveredQueue"),
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
     )["Attributes"]
     if count := sum(int(each) for each in counts.values()):
-        yield Mark.WARN, f"{count} in UndeliveredQueue; see docs/operations.md"
+        text = f"{count} event{'s' if count > 1 else ''} in UndeliveredQueue"
+        yield Mark.WARN, text, RUNBOOK.format("TokenOverdueAlarm")
     else:
-        yield Mark.OK, "none"
+        yield Mark.OK, "none", ""
 
 
-def credentials(deployment: Deployment) -> Iterator[Finding]:
-    """Report how old the client credentials are, and which version the last rotation used."""
-    region = credentials_region(deployment)
-    if region != deployment.region:
-        step = f"create it in {deployment.region}, and run `make configure`"
-        yield Mark.BAD, f"the secret is in {region}, where the function does not look; {step}"
-        return
-    client = deployment.session.client("secretsmanager")
-    secret_id = deployment.ref("CredentialsSecretArn")
-    versions = client.list_secret_version_ids(SecretId=secret_id)["Versions"]
-    current = [each for each in versions if "AWSCURRENT" in each.get("VersionStages", [])]
-    if not current:
-        yield Mark.BAD, "the credentials secret has no value"
-        return
-    stored_at = current[0]["CreatedDate"]
-    yield Mark.OK, f"the current version is {duration(datetime.now(UTC) - stored_at)} old"
-    metrics = read_metrics(deployment)
-    last_rotation = max(metrics["TokenRotated"], default=stored_at)
-    if last_rotation < stored_at + SURELY_LATER:
-        # If there is no other version, no other one can be in use.
-        mark = Mark.WARN if len(versions) > 1 else Mark.OK
-        step = "`make rotate` shows the version that it uses"
-        yield mark, f"the current version is not used yet, as far as the metrics show; {step}"
-    # A run that used the previous version counts both metrics with the same timestamp.
-    elif last_rotation in metrics["CredentialsFallback"]:
-        yield Mark.WARN, "the last rotation used the previous version; store valid credentials"
-    else:
-        yield Mark.OK, "the last rotation used the current version"
-
-
-def runs(deployment: Deployment) -> Iterator[Finding]:
-    """Report what the runs of the last 24 hours did."""
-    totals = {name: sum(points.values()) for name, points in read_metrics(deployment).items()}
-    rotated, skipped, failed, _ = (f"{totals[name]:.0f}" for name in METRICS)
-    text = f"rotations: {rotated}, skipped runs: {skipped}, failed attempts: {failed}"
-    yield Mark.OK, f"{text} in the last 24 hours"
-
-
+# A cause stands before its effects: the first bad line is what to do first.
 SECTIONS = {
     "Stack": stack,
+    "Function": function,
+    "Credentials": credentials,
+    "Runs": runs,
     "Token": token,
     "Schedule": schedule,
     "Alarm": alarms,
     "Notified": notifications,
     "Replica": replica,
     "Undelivered": undelivered,
-    "Credentials": credentials,
-    "Runs": runs,
 }
 
 
-def read_token(deployment: Deployment) -> AccessToken:
-    """
-    Read the published token.
-
-    Raises:
-        ValueError: There is none; the message says why, without any part of the secret's value.
-    """
-    client = deployment.session.client("secretsmanager")
-    try:
-        found = client.get_secret_value(SecretId=deployment.ref("TokenSecret"))
-    except client.exceptions.ResourceNotFoundException:
-        raise ValueError("the secret has no value yet; `make rotate` requests a token") from None
-    return AccessToken.from_json(found.get("SecretString", ""))
-
-
-def has_new_token(deployment: Deployment) -> bool:
-    """Return whether the token is valid, and was issued within OverdueMinutes."""
-    with suppress(ClientError, DeploymentError, ValueError):
-        published = read_token(deployment)
-        overdue_at = published.issued_at + 60 * int(deployment.ref("OverdueMinutes"))
-        return time.time() < min(overdue_at, published.expires_at)
-    return False
-
-
-def read_metrics(deployment: Deployment) -> dict[str, dict[datetime, float]]:
-    """Read the sum of each metric for each minute of the last 24 hours that has one."""
-    now = datetime.now(UTC)
-    metric = {
-        "Namespace": "SmartcarTokenRotation",
-        "Dimensions": [{"Name": "service", "Value": deployment.stack_name}],
-    }
-    queries = [
-        {
-            "Id": name.lower(),
-            "MetricStat": {"Metric": metric | {"MetricName": name}, "Period": 60, "Stat": "Sum"},
-        }
-        for name in METRICS
-    ]
-    found = deployment.session.client("cloudwatch").get_metric_data(
-        MetricDataQueries=queries, StartTime=now - timedelta(days=1), EndTime=now
-    )["MetricDataResults"]
-    points = {each["Id"]: zip(each["Timestamps"], each["Values"], strict=True) for each in found}
-    return {name: dict(points.get(name.lower(), ())) for name in METRICS}
-
-
-def credentials_region(deployment: Deployment) -> str:
-    """Return the region in the ARN of the credentials secret."""
-    return deployment.ref("CredentialsSecretArn").split(":")[3]
-
-
-def duration(time_span: timedelta) -> str:
-    """Format a duration in one unit, such as ``43 min``."""
-    seconds = time_span.total_seconds()
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
-
-
-def report(deployment: Deployment) -> Iterator[tuple[Mark, str, str]]:
-    """Yield the mark, topic and text of each line."""
+def report(observed: Observed) -> Iterator[tuple[str, Finding]]:
+    """Yield the topic and the finding of each line."""
     for topic, section in SECTIONS.items():
         try:
-            for mark, text in section(deployment):
-                yield mark, topic, text
+            for finding in section(observed):
+                yield topic, finding
         except DeploymentError as error:
-            yield Mark.BAD, topic, str(error)
+            yield topic, (Mark.BAD, str(error), BY_HAND)
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            denied = code in ACCESS_DENIED
-            mark = Mark.WARN if denied and topic != "Token" else Mark.BAD
-            reason = "permission denied" if denied else code
-            yield mark, topic, f"cannot be read: {error.operation_name}, {reason}"
+            yield topic, unreadable(topic, error)
+        if observed.deployment.state.startswith(PARTIAL):
+            return
 
 
-def is_expected(deployment: Deployment) -> bool:
-    """Return whether the first run comes with the deployment, and can read the credentials."""
-    # With a cron expression, the first run may be hours away.
-    is_soon = deployment.ref("ScheduleExpression").startswith("rate")
-    return is_soon and credentials_region(deployment) == deployment.region
+def unreadable(topic: str, error: ClientError) -> Finding:
+    """Return why a section cannot be read."""
+    code, operation = error.response["Error"]["Code"], error.operation_name
+    if code not in ACCESS_DENIED:
+        return Mark.BAD, f"cannot be read: {operation} failed ({code})", BY_HAND
+    (permission,) = (each for each in PERMISSIONS if each.endswith(f":{operation}"))
+    if operation == "GetSecretValue":
+        permission += " and, with KmsKeyArn, kms:Decrypt"
+    mark = Mark.BAD if topic == "Token" else Mark.WARN
+    text = f"cannot be read without the permission {permission}"
+    return mark, text, RUNBOOK.format("Restricted accounts")
 
 
-def wait_for_token(deployment: Deployment) -> None:
-    """Return as soon as there is a valid token, or after five minutes."""
-    print("Waiting up to 5 minutes for a valid token ...", flush=True)
-    until = time.time() + WAIT_SECONDS
-    while time.time() < until:
-        with suppress(ValueError):
-            if time.time() < read_token(deployment).expires_at:
-                return
-        time.sleep(POLL_SECONDS)
+def verdict(observed: Observed, lines: list[tuple[str, Finding]]) -> str:
+    """Say whether a valid token is published, whether the last run succeeded, and what to do."""
+    # Bad before warn; each mark in the order of the sections.
+    steps = [step for mark in (Mark.BAD, Mark.WARN) for _, (each, _, step) in lines if each is mark]
+    first = next((f"to do first: {step}" for step in steps if step), "nothing to do")
+    if observed.deployment.state.startswith(PARTIAL):
+        return f"The stack exists only in part; {first}"
+    runs = {mark for topic, (mark, _, _) in lines if topic == "Runs"}
+    run = "the last run succeeded"
+    if Mark.BAD in runs:
+        run = "the last run failed"
+    elif Mark.WARN in runs:
+        run = "whether the last run succeeded cannot be read"
+    left = observed.expires_at - datetime.now(UTC)
+    if left <= timedelta():
+        return f"No valid token is published, and {run}; {first}"
+    return f"A valid token is published, for another {duration(left)}, and {run}; {first}"
 
 
 def show(deployment: Deployment) -> int:
-    """Print the report, and return the exit status."""
+    """Print the verdict and the report, and return the exit status."""
+    observed = Observed.read(deployment)
+    lines = list(report(observed))
     console = Console()
-    marks = set()
-    for mark, topic, text in report(deployment):
-        marks.add(mark)
+    console.print(Text(verdict(observed, lines), style="bold"), soft_wrap=True)
+    for topic, (mark, text, step) in lines:
         label = Text(f"{mark.name.lower():4}", style=mark.value)
-        console.print(label + Text(f" {topic:12} {text}"), soft_wrap=True)
-    return int(Mark.BAD in marks)
+        line = f" {topic:12} {text}; {step}" if step else f" {topic:12} {text}"
+        console.print(label + Text(line), soft_wrap=True)
+    return int(any(mark is Mark.BAD for _, (mark, _, _) in lines))
 
 
-def main(environment: str, *, wait: bool = False) -> int:
-    """Show the stack of an environment; with `wait`, first wait for its token."""
+def main(environment: str) -> int:
+    """Show the stack of an environment; return the exit status."""
     with one_line_errors():
-        deployment = Deployment.find(environment)
-        # Waiting does not help if the token cannot be read; the report says why.
-        with suppress(ClientError, DeploymentError):
-            if wait and is_expected(deployment):
-                wait_for_token(deployment)
-        return show(deployment)
+        return show(Deployment.find(environment))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], wait="--wait" in sys.argv))
+    sys.exit(main(sys.argv[1]))
