@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    NoRegionError,
-    SSOError,
-    TokenRetrievalError,
-)
+from botocore import exceptions
+from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -187,14 +181,16 @@ def one_line_errors(before: str = "", after: str = "") -> Iterator[None]:
 def explain(error: Exception) -> str:
     """Return in one line what an error of AWS means, with the next step where that is known."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    if isinstance(error, NoCredentialsError):
+    if isinstance(error, exceptions.NoCredentialsError):
         return (
             "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
         )
-    if isinstance(error, NoRegionError):
+    if isinstance(error, exceptions.NoRegionError):
         return (
             "No AWS region found: set it before make, as in `AWS_REGION=us-east-1 make configure`"
         )
-    if isinstance(error, (SSOError, TokenRetrievalError)) or code.startswith("ExpiredToken"):
+    if isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError)) or code.startswith(
+        "ExpiredToken"
+    ):
         return "The AWS sign-on has expired: run `aws sso login`, with the `--profile` that you use"
     return " ".join(str(error).split())

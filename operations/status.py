@@ -174,24 +174,29 @@ def function(observed: Observed) -> Iterator[Finding]:
 def credentials(observed: Observed) -> Iterator[Finding]:
     """Report the state of the credentials secret, and whether its current version was refused."""
     deployment, secret_id = observed.deployment, observed.deployment.ref("CredentialsSecretArn")
-    step = RUNBOOK.format("Replacing the client secret")
-    _, _, _, region, *_ = secret_id.split(":")
+    step, region = RUNBOOK.format("Replacing the client secret"), secret_id.split(":")[3]
     if region != deployment.session.region_name:
-        text = f"the secret is in {region}, where the function does not look"
         step = f"create it in {deployment.session.region_name}, and run `make configure`"
-        yield Mark.BAD, text, step
+        yield Mark.BAD, f"the secret is in {region}, where the function does not look", step
         return
     secret = deployment.session.client("secretsmanager").describe_secret(SecretId=secret_id)
+    if problem := missing_value(deployment, secret, step):
+        yield problem
+        return
+    yield Mark.OK, f"the secret was last changed {age(secret['LastChangedDate'])} ago", ""
+    fallback_at = observed.last_counted.get("CredentialsFallback")
+    last_change = max(secret["LastChangedDate"], observed.issued_at)
+    if fallback_at and fallback_at + MINUTE > last_change:
+        yield Mark.WARN, "the last rotation had to use the previous version", step
+
+
+def missing_value(deployment: Deployment, secret: Any, step: str) -> Finding | None:  # noqa: ANN401 (JSON)
+    """Return why a secret has no value, or None if it has one."""
     if "DeletedDate" in secret:
-        yield deleted(deployment, secret["ARN"])
-    elif not secret.get("VersionIdsToStages"):
-        yield Mark.BAD, "the secret has no value", step
-    else:
-        yield Mark.OK, f"the secret was last changed {age(secret['LastChangedDate'])} ago", ""
-        fallback_at = observed.last_counted.get("CredentialsFallback")
-        last_change = max(secret["LastChangedDate"], observed.issued_at)
-        if fallback_at and fallback_at + MINUTE > last_change:
-            yield Mark.WARN, "the last rotation had to use the previous version", step
+        options = f"{deployment.options} --secret-id {secret['ARN']}"
+        step = f"`aws secretsmanager restore-secret {options}`"
+        return Mark.BAD, "the secret is scheduled for deletion", step
+    return None if secret.get("VersionIdsToStages") else (Mark.BAD, "the secret has no value", step)
 
 
 def runs(observed: Observed) -> Iterator[Finding]:
@@ -208,10 +213,8 @@ def runs(observed: Observed) -> Iterator[Finding]:
     if failed_at == LONG_AGO:
         yield Mark.OK, f"{rotation}; no failure {since}", ""
         return
-    step = "look up the error in docs/operations.md"
-    yield Mark.BAD, f"{rotation}; the last failure {age(failed_at)} ago", step
-    if reason:
-        yield Mark.BAD, reason, step
+    text = f"{rotation}; the last failure {age(failed_at)} ago"
+    yield Mark.BAD, f"{text}: {reason}" if reason else text, RUNBOOK.format("Errors")
 
 
 def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
@@ -241,42 +244,30 @@ def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
 
 def token(observed: Observed) -> Iterator[Finding]:
     """Report how long the published token is valid, or why there is none."""
+    now, end, step = datetime.now(UTC), observed.expires_at, "`make rotate` replaces it"
+    issued = f"issued {age(observed.issued_at)} ago"
+    text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
     if observed.problem:
         yield missing_token(observed.deployment, observed.problem)
-        return
-    now, end = datetime.now(UTC), observed.expires_at
-    issued = f"issued {age(observed.issued_at)} ago"
-    step = "`make rotate` replaces it"
-    if now >= end:
-        text = f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}"
-        yield Mark.BAD, text, step
-        return
-    text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
-    if now < observed.issued_at + int(observed.deployment.ref("OverdueMinutes")) * MINUTE:
-        yield Mark.OK, text, ""
-    else:
+    elif now >= end:
+        yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}", step
+    elif now >= observed.issued_at + int(observed.deployment.ref("OverdueMinutes")) * MINUTE:
         yield Mark.WARN, f"{text}, not replaced in time", step
+    else:
+        yield Mark.OK, text, ""
 
 
-def missing_token(deployment: Deployment, reason: Exception) -> Finding:
+def missing_token(deployment: Deployment, problem: Exception) -> Finding:
     """Return why no token can be read."""
-    if isinstance(reason, ValueError):
-        return Mark.BAD, f"no valid token: {reason}", "`make rotate` replaces it"
-    # If the secret does not exist, this fails too; if only its value does not, it succeeds.
+    if isinstance(problem, ValueError):
+        return Mark.BAD, f"no valid token: {problem}", "`make rotate` replaces it"
+    # If the secret itself is missing, this call fails as well.
     secret = deployment.session.client("secretsmanager").describe_secret(
         SecretId=deployment.ref("TokenSecret")
     )
-    if "DeletedDate" in secret:
-        return deleted(deployment, secret["ARN"])
-    if not secret.get("VersionIdsToStages"):
-        return Mark.BAD, "the secret has no value yet", "`make rotate` requests a token"
-    raise reason
-
-
-def deleted(deployment: Deployment, arn: str) -> Finding:
-    """Return how to restore a secret that is scheduled for deletion."""
-    command = f"aws secretsmanager restore-secret {deployment.options} --secret-id {arn}"
-    return Mark.BAD, "the secret is scheduled for deletion", f"`{command}`"
+    if finding := missing_value(deployment, secret, "`make rotate` requests a token"):
+        return finding
+    raise problem
 
 
 def schedule(observed: Observed) -> Iterator[Finding]:
@@ -432,11 +423,11 @@ def verdict(observed: Observed, lines: list[tuple[str, Finding]]) -> str:
     first = next((f"to do first: {step}" for step in steps if step), "nothing to do")
     if observed.deployment.state.startswith(PARTIAL):
         return f"The stack exists only in part; {first}"
-    runs = {mark for topic, (mark, _, _) in lines if topic == "Runs"}
-    run = "the last run succeeded"
-    if Mark.BAD in runs:
+    marks = {mark for topic, (mark, _, _) in lines if topic == "Runs"}
+    run = "no run has failed" if observed.problem else "the last run succeeded"
+    if Mark.BAD in marks:
         run = "the last run failed"
-    elif Mark.WARN in runs:
+    elif Mark.WARN in marks:
         run = "whether the last run succeeded cannot be read"
     left = observed.expires_at - datetime.now(UTC)
     if left <= timedelta():

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -13,7 +14,7 @@ import pytest
 from moto import mock_aws
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Save = Callable[[str], object]
 CreateStack = Callable[..., None]
@@ -44,7 +45,9 @@ def save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Save:
 def create_stack(aws: Any) -> CreateStack:
     """A function that creates a stack with some of the template's parameters and resources."""
 
-    def create_stack(name: str, region: str, **parameters: str) -> None:
+    def create_stack(
+        name: str, region: str, tags: Mapping[str, str] = MappingProxyType({}), **parameters: str
+    ) -> None:
         secret = aws("secretsmanager", region).create_secret(Name="smartcar/client-credentials")
         given = {
             "CredentialsSecretArn": secret["ARN"],
@@ -56,7 +59,9 @@ def create_stack(aws: Any) -> CreateStack:
             "Resources": RESOURCES,
         }
         aws("cloudformation", region).create_stack(
-            StackName=name, TemplateBody=json.dumps(template)
+            StackName=name,
+            TemplateBody=json.dumps(template),
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
 
     return create_stack

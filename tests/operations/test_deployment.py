@@ -5,10 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import (
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+)
 
-from operations.deployment import Deployment, DeploymentError, one_line_errors
+from operations.deployment import (
+    Deployment,
+    DeploymentError,
+    cli_options,
+    one_line_errors,
+    open_environment,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.operations.conftest import CreateStack, Save
 
 # As `sam deploy --guided` saves another stack name and a region: for `deploy`, and the region for
@@ -34,7 +50,9 @@ def test_saved_stack(create_stack: CreateStack, save: Save) -> None:
 
     deployment = Deployment.find("default")
 
-    assert ("another-name", "eu-central-1") == (deployment.stack_name, deployment.region)
+    assert "another-name" == deployment.stack_name
+    assert "123456789012" == deployment.account
+    assert "--region eu-central-1" == deployment.options
     assert "" == deployment.ref("AlarmEmail")
     assert "log" == deployment.ref("RotateTokenLogGroup")
 
@@ -51,7 +69,8 @@ def test_change_set_without_a_stack(aws: Any, save: Save) -> None:
 
     with pytest.raises(
         DeploymentError,
-        match="^There is no stack staging in eu-west-1; `make configure ENV=staging` deploys it$",
+        match="^There is no stack staging in account 123456789012, region eu-west-1; "
+        "`make configure ENV=staging` deploys it$",
     ):
         Deployment.find("staging")
 
@@ -59,18 +78,7 @@ def test_change_set_without_a_stack(aws: Any, save: Save) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ("prod = 1", "samconfig.toml: prod is not a table"),
-        ("[prod]\ndeploy = 1", "samconfig.toml: deploy is not a table"),
-        ("[prod.deploy]\nparameters = []", "samconfig.toml: parameters is not a table"),
-        ("[prod]", "samconfig.toml has no usable stack_name for prod"),
-        (
-            '[prod.deploy.parameters]\nstack_name = "a"\nregion = ""',
-            "samconfig.toml has no usable region for prod",
-        ),
-        (
-            '[prod.deploy.parameters]\nstack_name = "a"\nprofile = ["a"]',
-            "samconfig.toml has no usable profile for prod",
-        ),
+        ("[prod]", "samconfig.toml has no stack_name for prod"),
         ("[prod", "samconfig.toml cannot be read: Expected ']' .*"),
         ("\xff", "samconfig.toml cannot be read: 'utf-8' codec can't decode byte 0xff .*"),
     ],
@@ -103,12 +111,47 @@ def test_missing_settings() -> None:
         Deployment.find("default")
 
 
-def test_unknown_profile(save: Save) -> None:
-    """A profile that does not exist ends a command with one line."""
-    save('[default.global.parameters]\nstack_name = "a"\nprofile = "gone"')
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NoRegionError(), "No AWS region found: .* `AWS_REGION=us-east-1 make configure`$"),
+        (NoCredentialsError(), "No AWS credentials found: "),
+        (
+            SSOTokenLoadError(error_msg="it is\ngone"),
+            "The AWS sign-on has expired: .*`aws sso login`",
+        ),
+        (
+            TokenRetrievalError(provider="sso", error_msg="Token has expired"),
+            "The AWS sign-on has expired: .*`aws sso login`",
+        ),
+        (
+            ClientError({"Error": {"Code": "ExpiredTokenException"}}, "DescribeStacks"),
+            "The AWS sign-on has expired: .*`aws sso login`",
+        ),
+        (ProfileNotFound(profile="gone"), r"The config profile \(gone\) could not be found$"),
+        (DeploymentError("in two\nlines"), "in two lines$"),
+        (KeyboardInterrupt(), "130"),
+    ],
+)
+def test_one_line_errors(error: BaseException, expected: str) -> None:
+    """An error that an operator can correct ends a command with one line that says how."""
+    with pytest.raises(SystemExit, match=f"^{expected}"), one_line_errors():
+        raise error
 
-    with (
-        pytest.raises(SystemExit, match=r"^The config profile \(gone\) could not be found$"),
-        one_line_errors(),
-    ):
-        Deployment.find("default")
+
+@pytest.mark.parametrize("source", ["samconfig.toml", "AWS_PROFILE"])
+def test_profile(save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
+    """The commands that are printed have the profile, wherever it is set."""
+    (tmp_path / "config").write_text("[profile prod]\nregion = eu-west-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    settings = '[default.global.parameters]\nstack_name = "token"\n'
+    if source == "AWS_PROFILE":
+        monkeypatch.setenv("AWS_PROFILE", "prod")
+        save(settings)
+    else:
+        save(settings + 'profile = "prod"')
+
+    session, _ = open_environment("default")
+
+    assert "--region eu-west-1 --profile prod" == cli_options(session)

@@ -35,8 +35,15 @@ SAM = """\
 #!/bin/sh
 echo "called: sam $*"
 """
+# With FAILING, the modules only print their arguments, and those in FAILING fail.
 PYTHON = f"""\
 #!/bin/sh
+if [ -n "${{FAILING+set}}" ] && [ "$1" = -m ]; then
+    printf '<%s>' "$@"
+    echo
+    case " $FAILING " in *" $2 "*) exit 1 ;; esac
+    exit 0
+fi
 exec "{sys.executable}" "$@"
 """
 
@@ -46,13 +53,13 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
     """A function that runs make without standard input; it returns the status and the output."""
     for name in ("Makefile", "functions", "operations", "requirements-dev.txt"):
         (tmp_path / name).symlink_to(PROJECT / name)
-    (tmp_path / "samconfig.toml").write_text(SETTINGS, encoding="utf-8")
+    (tmp_path / "samconfig.toml").write_text(SETTINGS)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, script in (("sam", SAM), ("python", PYTHON)):
-        (programs / name).write_text(script, encoding="utf-8")
+        (programs / name).write_text(script)
         (programs / name).chmod(0o755)
-    (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"))
     environment = {
         name: value
         for name, value in {**os.environ, **secrets_manager.environment}.items()
@@ -82,48 +89,79 @@ def aws(secrets_manager: FakeSecretsManager) -> Any:
     return functools.partial(boto3.client, endpoint_url=secrets_manager.address)
 
 
-def test_deploy(create_stack: CreateStack, make: Make) -> None:
-    """Without a terminal, in this order: the checks, the build, the deployment, the state."""
+SAM_DEPLOY = {
+    "deploy": "sam deploy --config-env 'default' --no-confirm-changeset",
+    "configure": "sam deploy --guided --config-env 'default'",
+}
+
+
+@pytest.mark.parametrize("target", SAM_DEPLOY)
+@pytest.mark.parametrize("failing", ["", "rotate", "status", "rotate status"])
+def test_deployment(make: Make, target: str, failing: str) -> None:
+    """The status follows the rotation, whatever that says; the command fails if either does."""
+    failing = " ".join(f"operations.{module}" for module in failing.split())
+
+    status, lines = make(target, FAILING=failing)
+
+    command = SAM_DEPLOY[target]
+    asks = "<--ask>" if target == "configure" else ""
+    assert [
+        f"<-m><operations.preflight><default>{asks}",
+        "sam build",
+        "called: sam build",
+        command,
+        "called: " + command.replace("'", ""),
+        "<-m><operations.rotate><default><--after-deployment>",
+        "<-m><operations.status><default>",
+    ] == lines
+    assert (2 if failing else 0) == status
+
+
+@pytest.mark.parametrize("target", SAM_DEPLOY)
+def test_nothing_deployed(make: Make, target: str) -> None:
+    """If a check fails, nothing follows; with `-n`, nothing runs at all."""
+    status, (preflight,) = make(target, FAILING="operations.preflight")
+    _, planned = make(target, "-n", FAILING="")
+
+    assert preflight.startswith("<-m><operations.preflight>")
+    assert 2 == status
+    assert not [line for line in planned if line.startswith(("called: ", "<"))]
+
+
+def test_failed_rotation(create_stack: CreateStack, make: Make) -> None:
+    """Without a function, a deployment fails with the next command, and the status says why."""
     create_stack("other", "eu-central-1")
 
     status, lines = make("deploy", AWS_REGION="eu-central-1")
 
-    assert [
-        "Stack other in account 123456789012, region eu-central-1",
-        "sam build",
-        "called: sam build",
-        "sam deploy --config-env default --no-confirm-changeset",
-        "called: sam deploy --config-env default --no-confirm-changeset",
-        "Waiting up to 5 minutes for a valid token ...",
-        "ok   Stack        other in eu-central-1: CREATE_COMPLETE",
-        "bad  Token        the stack has no TokenSecret",
-    ] == lines[:8]
-    assert 2 == status
-
-
-def test_configure(make: Make) -> None:
-    """The first time, without a region: the checks, the build, the questions, the state."""
-    status, lines = make("configure")
-
-    assert [
-        "Stack other in account 123456789012, region not set",
-        "sam build",
-        "called: sam build",
-        "sam deploy --guided --config-env default",
-        "called: sam deploy --guided --config-env default",
-        "No AWS region found: run `make configure`, or set AWS_REGION",
-    ] == lines
-    assert 2 == status
-
-
-def test_logs(create_stack: CreateStack, make: Make) -> None:
-    """The log of a stack with another name than the suggested one is followed."""
-    create_stack("other", "eu-central-1")
-
+    assert "Stack other in account 123456789012, region eu-central-1" == lines[0]
+    assert lines[5].startswith("The stack is deployed, but its run failed: ")
+    assert lines[5].endswith("; then run `make rotate ENV=default`")
+    assert lines[6].startswith("No valid token is published, ")
     assert (
-        0,
-        ["called: sam logs --tail --region eu-central-1 --cw-log-group log"],
-    ) == make("logs", AWS_REGION="eu-central-1")
+        "ok   Stack        other in account 123456789012, eu-central-1: CREATE_COMPLETE"
+        == (lines[7])
+    )
+    assert 2 == status
+
+
+@pytest.mark.parametrize(
+    ("target", "setting", "value", "arguments"),
+    [
+        ("run", "FAULTS", "503; touch x", "<local.run><503;><touch><x>"),
+        ("run", "FAULTS", "* $(shell touch x)", "<local.run><*><$(shell><touch><x)>"),
+        ("example", "EXAMPLE", "python ; touch x", "<local.example><python ; touch x>"),
+        ("status", "ENV", "a'$b`touch x`", "<operations.status><a'$b`touch x`>"),
+        ("rotate", "ENV", "a'; touch x; '", "<operations.rotate><a'; touch x; '>"),
+        ("logs", "ENV", "$(shell touch x)", "<operations.logs><$(shell touch x)>"),
+    ],
+)
+def test_values(
+    make: Make, tmp_path: Path, target: str, setting: str, value: str, arguments: str
+) -> None:
+    """A value reaches the program as it is; neither make nor the shell runs a part of it."""
+    assert (0, [f"<-m>{arguments}"]) == make(target, f"{setting}={value}", FAILING="")
+    assert not (tmp_path / "x").exists()
 
 
 def test_build(make: Make) -> None:
@@ -133,7 +171,7 @@ def test_build(make: Make) -> None:
         [
             "sam build",
             "called: sam build",
-            "Next: make configure, or, with the settings of the last make configure, make deploy",
+            "Next: make configure (asks for settings) or make deploy (uses the saved ones)",
         ],
     ) == make("build")
 

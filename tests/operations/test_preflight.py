@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from moto.cloudformation.models import cloudformation_backends
+from samcli.cli.types import CfnParameterOverridesType, CfnTags
 
 from operations import preflight
+from operations.deployment import open_environment
 
 if TYPE_CHECKING:
     from tests.operations.conftest import CreateStack, Save
@@ -50,8 +53,8 @@ def test_existing_stack(create_stack: CreateStack, save: Save) -> None:
 
 
 ELSEWHERE = (
-    "The credentials secret in samconfig.toml is in eu-west-1, but the stack is in us-east-1; "
-    "enter one in us-east-1 in `make configure ENV=default`$"
+    "samconfig.toml names a credentials secret in eu-west-1, but the stack is in us-east-1: run "
+    "`make configure ENV=default` and enter the ARN of a secret in us-east-1$"
 )
 
 
@@ -59,7 +62,6 @@ ELSEWHERE = (
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (NAMED, "No AWS region found: "),
         (LOCATED, "samconfig.toml has no CredentialsSecretArn; run `make configure ENV=default`$"),
         *(
             (f"{LOCATED}parameter_overrides = {overrides}", ELSEWHERE)
@@ -81,23 +83,29 @@ def test_deploy(save: Save, settings: str, expected: str) -> None:
 
 
 @pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
+def test_no_region(save: Save, *, asks: bool) -> None:
+    """Without a region, neither command builds anything; `make configure` could not look either."""
+    save(NAMED)
+
+    with pytest.raises(SystemExit, match="^No AWS region found: "):
+        preflight.main("default", asks=asks)
+
+
+@pytest.mark.usefixtures("aws")
 def test_credentials_secret_to_correct(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     """`make configure` goes on with a secret in another region, since it asks for it."""
     save(CONFIGURED.replace("secretsmanager:us-east-1", "secretsmanager:eu-west-1"))
 
     preflight.main("default", asks=True)
 
-    assert "in samconfig.toml is in eu-west-1, but the stack is in us-east-1" in (
-        capsys.readouterr().out
-    )
+    assert "names a credentials secret in eu-west-1, but" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED"])
+@pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"])
 @pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
-def test_failed_first_deployment(
-    create_stack: CreateStack, save: Save, state: str, *, asks: bool
-) -> None:
-    """After a first deployment that failed, both commands say how one goes on."""
+def test_partial_stack(create_stack: CreateStack, save: Save, state: str, *, asks: bool) -> None:
+    """If the stack exists only in part, both commands say how it is deleted."""
     save(CONFIGURED)
     create_stack("token", "us-east-1")
     # moto has no deployments that fail.
@@ -108,12 +116,41 @@ def test_failed_first_deployment(
         preflight.main("default", asks=asks)
 
     assert (
-        "The first deployment of this stack failed, and CloudFormation can only delete it: find "
-        "the cause with `aws cloudformation describe-stack-events --stack-name token --region "
-        "us-east-1` (often a missing permission, a principal that does not exist, or a secret of "
-        "the same name that is scheduled for deletion), run `.venv/bin/sam delete --stack-name "
-        "token --region us-east-1`, and deploy again"
+        f"Stack token is in {state}, so it exists only in part: delete it with `.venv/bin/sam "
+        "delete --stack-name token --region us-east-1`, and deploy again"
     ) == ended.value.code
+
+
+def test_new_checkout(
+    create_stack: CreateStack,
+    save: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`make configure` resets no setting: it prints the lines that samconfig.toml lacks."""
+    parameters = {"AlarmEmail": 'o"brien ö@example.com', "SubnetIds": "subnet-1,subnet-2"}
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    create_stack("token", "us-east-1", tags={"team": "a b"}, **parameters)
+    save(NAMED)
+
+    with pytest.raises(
+        SystemExit,
+        match=r"^samconfig.toml does not have the settings of this stack, .* add the lines above "
+        r"to \[default.deploy.parameters\], and run `make configure ENV=default` again$",
+    ):
+        preflight.main("default", asks=True)
+
+    _, *lines = capsys.readouterr().out.splitlines()
+    Path("samconfig.toml").write_text(
+        "\n".join([NAMED, "[default.deploy.parameters]", *lines]), encoding="utf-8"
+    )
+    _, settings = open_environment("default")
+    overrides = CfnParameterOverridesType().convert((settings["parameter_overrides"],), None, None)
+    assert "us-east-1" == settings["region"]
+    assert {"team": "a b"} == CfnTags().convert((settings["tags"],), None, None)
+    assert parameters.items() < overrides.items()
+    assert {"CredentialsSecretArn", "ScheduleExpression", *parameters} == overrides.keys()
+    preflight.main("default", asks=True)
 
 
 def test_no_aws_credentials(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from freezegun import freeze_time
 
 from local.fakes.loopback import LoopbackServer
 from operations import rotate
@@ -21,28 +22,43 @@ if TYPE_CHECKING:
 
 class FakeLambda(LoopbackServer):
     """
-    A fake of Lambda's operation Invoke.
+    A fake of Lambda's operations GetFunction and Invoke.
 
     Attributes:
-        result: What the function returns, as JSON; without one, it does not answer.
-        function_error: Whether the result is an error.
-        events: What was sent so far.
+        answers: The status of each answer to Invoke, what the function returned, and whether that
+            is an error; after the last one, the fake does not answer.
+        runs: The number of runs so far.
     """
 
     def __init__(self) -> None:
-        super().__init__(self._invoke)
-        self.result = ""
-        self.function_error = False
-        self.events: list[tuple[str, object]] = []
+        super().__init__(self._serve)
+        self.answers: list[tuple[str, dict[str, Any], bool]] = []
+        self.runs = 0
 
-    def _invoke(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            assert "/2015-03-31/functions/f" == environ["PATH_INFO"]
+            start_response("200 OK", [])
+            return [b'{"Configuration": {"LastModified": "2026-01-15T09:50:00.000+0000"}}']
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        self.events.append((environ["PATH_INFO"], json.loads(body)))
-        if not self.result:
+        assert {"force": True} == json.loads(body)
+        assert "/2015-03-31/functions/f/invocations" == environ["PATH_INFO"]
+        self.runs += 1
+        if not self.answers:
             self.stopping.wait()
-        headers = [("X-Amz-Function-Error", "Unhandled")] if self.function_error else []
-        start_response("200 OK", headers)
-        return [self.result.encode()]
+            return []
+        status, result, is_error = self.answers.pop(0)
+        start_response(status, [("X-Amz-Function-Error", "Unhandled")] if is_error else [])
+        return [json.dumps(result).encode()]
+
+
+ROTATED = ("200 OK", {"status": "rotated", "credentials": "current"}, False)
+FALLBACK = ("200 OK", {"status": "rotated", "credentials": "previous"}, False)
+
+
+def failed(error_type: str) -> tuple[str, dict[str, Any], bool]:
+    """Make the answer of a run that failed."""
+    return "200 OK", {"errorType": error_type, "errorMessage": "no", "stackTrace": []}, True
 
 
 @pytest.fixture
@@ -57,31 +73,154 @@ def function(
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", function.address)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
         yield function
-    assert [("/2015-03-31/functions/f/invocations", {"force": True})] == function.events
 
 
-def test_result(function: FakeLambda, capsys: pytest.CaptureFixture[str]) -> None:
-    """The result of the run is printed; one event is sent."""
-    function.result = '{"status": "rotated"}'
-
-    rotate.main("default")
-
-    assert '{"status": "rotated"}\n' == capsys.readouterr().out
-
-
-def test_failed_run(function: FakeLambda) -> None:
-    """A run that fails ends the command with its error; one event is sent."""
-    function.result = '{"errorType": "CredentialsError", "errorMessage": "no", "stackTrace": []}'
-    function.function_error = True
-
-    with pytest.raises(SystemExit, match="^The run failed: CredentialsError: no$"):
-        rotate.main("default")
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits so far; none takes time."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
 
 
-@pytest.mark.usefixtures("function")
-def test_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the result does not arrive in time, the command says what to do; one event is sent."""
+@pytest.mark.parametrize("after_deployment", [False, True])
+def test_result(
+    function: FakeLambda, capsys: pytest.CaptureFixture[str], *, after_deployment: bool
+) -> None:
+    """The age of the function and the result of the run are printed; one event is sent."""
+    function.answers = [ROTATED]
+
+    with freeze_time("2026-01-15 09:55"):
+        rotate.main("default", after_deployment=after_deployment)
+
+    assert [
+        "f was last modified 5 min ago",
+        '{"status": "rotated", "credentials": "current"}',
+    ] == capsys.readouterr().out.splitlines()
+    assert 1 == function.runs
+
+
+NEXT_STEPS = {
+    "CredentialsError": "--secret-string file://credentials.json` .*`make rotate ENV=default`",
+    "SecretsManagerError": "KmsKeyArn; then run `make rotate ENV=default`",
+    "ConfigurationError": "`make configure ENV=default`",
+    "TokenRequestError": "docs/operations.md; then run `make rotate ENV=default`",
+    "Runtime.ImportModuleError": "run `make deploy ENV=default`",
+}
+
+
+@pytest.mark.parametrize("error_type", NEXT_STEPS)
+def test_failed_run(function: FakeLambda, error_type: str) -> None:
+    """A run that fails ends the command with its error and the next command; it is not repeated."""
+    function.answers = [failed(error_type)]
+
+    with pytest.raises(
+        SystemExit, match=f"^The run failed: {error_type}: no; .*{NEXT_STEPS[error_type]}$"
+    ):
+        rotate.main("default", after_deployment=False)
+
+    assert 1 == function.runs
+
+
+@pytest.mark.parametrize("error_type", ["CredentialsError", "SecretsManagerError"])
+def test_new_deployment(
+    function: FakeLambda, waits: list[float], capsys: pytest.CaptureFixture[str], error_type: str
+) -> None:
+    """After a deployment, a run that fails for what AWS may not know yet is repeated."""
+    function.answers = [failed(error_type), failed(error_type), ROTATED]
+
+    rotate.main("default", after_deployment=True)
+
+    assert [20, 20] == waits
+    assert f"{error_type}: no; trying again in 20 s" == capsys.readouterr().out.splitlines()[1]
+
+
+def test_wrong_credentials(function: FakeLambda, waits: list[float]) -> None:
+    """The repetition ends after a minute; the command says what to store, and what to run then."""
+    function.answers = [failed("CredentialsError")] * 4
+
+    with pytest.raises(
+        SystemExit,
+        match="^The stack is deployed, but its run failed: CredentialsError: no; .*`make rotate",
+    ):
+        rotate.main("default", after_deployment=True)
+
+    assert 60 == sum(waits)
+    assert 4 == function.runs
+
+
+@pytest.mark.parametrize(
+    "error_type", ["ConfigurationError", "TokenRequestError", "Runtime.ImportModuleError"]
+)
+def test_broken_deployment(function: FakeLambda, error_type: str) -> None:
+    """After a deployment, any other failure ends the command at once."""
+    function.answers = [failed(error_type)]
+
+    with pytest.raises(SystemExit, match=f"^The stack is deployed, but .*: {error_type}: no; .*`$"):
+        rotate.main("default", after_deployment=True)
+
+    assert 1 == function.runs
+
+
+@pytest.mark.parametrize(
+    ("after_deployment", "before"),
+    [(False, "The run failed: it"), (True, "The stack is deployed, but its run failed: it")],
+)
+def test_previous_credentials(
+    function: FakeLambda,
+    capsys: pytest.CaptureFixture[str],
+    before: str,
+    *,
+    after_deployment: bool,
+) -> None:
+    """A run that had to use the previous credentials is a failure, although it has a result."""
+    function.answers = [FALLBACK]
+
+    with pytest.raises(SystemExit, match=f"^{before} had to use the previous .*`make rotate"):
+        rotate.main("default", after_deployment=after_deployment)
+
+    assert '{"status": "rotated", "credentials": "previous"}\n' in capsys.readouterr().out
+    assert 1 == function.runs
+
+
+@pytest.mark.parametrize(
+    ("after_deployment", "before"),
+    [(False, "The run failed: "), (True, "The stack is deployed, but its run failed: ")],
+)
+def test_no_answer(
+    function: FakeLambda, monkeypatch: pytest.MonkeyPatch, before: str, *, after_deployment: bool
+) -> None:
+    """A result that does not arrive in time is a failure; one event is sent."""
     monkeypatch.setattr(rotate, "ANSWER_SECONDS", 0.2)
 
-    with pytest.raises(SystemExit, match="^No result yet: the run may continue .*`make status"):
-        rotate.main("default")
+    with pytest.raises(SystemExit, match=f"^{before}NoResult: .*`make status ENV=default`$"):
+        rotate.main("default", after_deployment=after_deployment)
+
+    assert 1 == function.runs
+
+
+def test_no_concurrency(function: FakeLambda) -> None:
+    """A function that may not run at all is a failure that says how it may run again."""
+    reason = {"Type": "User", "message": "Rate Exceeded.", "__type": "TooManyRequestsException"}
+    function.answers = [("429 Too Many Requests", reason, False)]
+
+    with pytest.raises(
+        SystemExit,
+        match="^The run failed: TooManyRequestsException: .* if .* reserved concurrency is 0, .*"
+        "`aws lambda delete-function-concurrency --region us-east-1 --function-name f`; then run "
+        "`make rotate ENV=default`$",
+    ):
+        rotate.main("default", after_deployment=False)
+
+    assert 1 == function.runs
+
+
+def test_unreachable(function: FakeLambda) -> None:
+    """After a deployment, an error of AWS says that the stack is deployed, and what to run."""
+    function.answers = [("403 Forbidden", {"Message": "no lambda:InvokeFunction"}, False)]
+
+    with pytest.raises(
+        SystemExit,
+        match="^The stack is deployed, but .* no lambda:InvokeFunction; then run `make rotate ENV",
+    ):
+        rotate.main("default", after_deployment=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,8 +17,8 @@ from freezegun.api import FrozenDateTimeFactory
 
 from operations import status
 from operations.deployment import Deployment
-from operations.status import Mark
 from rotate_token.access_token import AccessToken
+from tests.samples import PROJECT
 from tests.stack import transformed_template
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ SCHEDULE: Any = {
     "FlexibleTimeWindow": {"Mode": "OFF"},
     "Target": {"Arn": "arn:aws:lambda:us-east-1:1:function:f", "RoleArn": "arn:aws:iam::1:role/r"},
 }
+RUNBOOK = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+Show = Callable[..., tuple[int, str, list[str]]]
 
 
 def publish(aws: Any, minutes_ago: int) -> None:
@@ -46,23 +52,30 @@ def store(aws: Any, secret: str, value: str) -> None:
     aws("secretsmanager").put_secret_value(SecretId=secret, SecretString=value)
 
 
-def count(aws: Any, minutes_ago: int, *metrics: str) -> None:
-    """Count metrics, as one run does."""
-    common = {
-        "Dimensions": [{"Name": "service", "Value": "smartcar-token"}],
+def count(aws: Any, minutes_ago: int, name: str, value: int = 1) -> None:
+    """Count a metric of the function, or of Lambda."""
+    namespace, dimension = "SmartcarTokenRotation", ("service", "smartcar-token")
+    if name in {"Errors", "Throttles"}:
+        namespace, dimension = "AWS/Lambda", ("FunctionName", "f")
+    metric = {
+        "MetricName": name,
+        "Dimensions": [dict(zip(("Name", "Value"), dimension, strict=True))],
         "Timestamp": datetime.now(UTC) - timedelta(minutes=minutes_ago),
-        "Value": 1,
+        "Value": value,
     }
-    aws("cloudwatch").put_metric_data(
-        Namespace="SmartcarTokenRotation",
-        MetricData=[{"MetricName": name, **common} for name in metrics],
-    )
+    aws("cloudwatch").put_metric_data(Namespace=namespace, MetricData=[metric])
 
 
-def problems(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the printed lines that are not marked ok."""
-    lines = capsys.readouterr().out.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("ok "))
+def log(aws: Any, minutes_ago: int, **line: str) -> None:
+    """Log a line."""
+    timestamp = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    event = {"timestamp": int(1000 * timestamp.timestamp()), "message": json.dumps(line)}
+    aws("logs").put_log_events(logGroupName="runs", logStreamName="stream", logEvents=[event])
+
+
+def problems(lines: list[str]) -> list[str]:
+    """Return the lines that are not marked ok."""
+    return [line for line in lines if not line.startswith("ok ")]
 
 
 def set_alarm(aws: Any, name: str, state: str) -> None:
@@ -70,24 +83,31 @@ def set_alarm(aws: Any, name: str, state: str) -> None:
     aws("cloudwatch").set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
 
 
+def change(deployment: Deployment, operation: str, edit: Callable[[Any], object]) -> None:
+    """Edit the responses to an operation, for what moto does not have."""
+
+    def handle(parsed: Any, **_: Any) -> None:
+        edit(parsed)
+
+    deployment.session.events.register(f"after-call.*.{operation}", handle)
+
+
 def change_subscription(deployment: Deployment, **changes: str) -> None:
     """List the subscription with changes; moto confirms it at once."""
+    change(
+        deployment,
+        "ListSubscriptionsByTopic",
+        lambda response: response["Subscriptions"][0].update(changes),
+    )
 
-    def change(parsed: Any, **_: Any) -> None:
-        parsed["Subscriptions"][0].update(changes)
 
-    deployment.session.events.register("after-call.*.ListSubscriptionsByTopic", change)
+NO_CONCURRENCY = {"Concurrency": {"ReservedConcurrentExecutions": 0}}
 
 
-def date_credentials(deployment: Deployment, minutes_ago: int) -> None:
-    """Date the current version of the credentials; in moto, it is always new."""
-    stored_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
-
-    def change(parsed: Any, **_: Any) -> None:
-        for version in parsed["Versions"]:
-            version["CreatedDate"] = stored_at
-
-    deployment.session.events.register("after-call.*.ListSecretVersionIds", change)
+def deny(deployment: Deployment, operation: str, code: str = "AccessDeniedException") -> None:
+    """Deny an operation, with the error code of its service."""
+    refusal: Any = SimpleNamespace(status_code=400), {"Error": {"Code": code}}
+    deployment.session.events.register(f"before-call.*.{operation}", lambda **_: refusal)
 
 
 @pytest.fixture
@@ -101,7 +121,7 @@ def clock(aws: Any) -> Iterator[FrozenDateTimeFactory]:
 
 @pytest.fixture
 def deployment(aws: Any, clock: FrozenDateTimeFactory) -> Deployment:
-    """A healthy stack, created by calls to its services a day ago."""
+    """A healthy stack, created by calls to its services a day ago; something failed since."""
     secrets = aws("secretsmanager")
     topic = aws("sns").create_topic(Name="alarms")["TopicArn"]
     aws("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint="on-call@example.com")
@@ -113,15 +133,25 @@ def deployment(aws: Any, clock: FrozenDateTimeFactory) -> Deployment:
     credentials = secrets.create_secret(Name="credentials", SecretString="{}")["ARN"]
     token = secrets.create_secret(Name=SECRET, AddReplicaRegions=[{"Region": "eu-west-1"}])["ARN"]
     queue = aws("sqs").create_queue(QueueName="q")["QueueUrl"]
+    aws("logs").create_log_group(logGroupName="runs")
+    aws("logs").create_log_stream(logGroupName="runs", logStreamName="stream")
+    role = aws("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    aws("lambda").create_function(
+        FunctionName="f", Role=role, Runtime="python3.13", Handler="h", Code={"ZipFile": b"z"}
+    )
     clock.move_to(NOW)
     publish(aws, minutes_ago=17)
-    count(aws, 70, "TokenRotated", "CredentialsFallback")
-    count(aws, 18, "AttemptFailed")
-    count(aws, 17, "TokenRotated")
-    count(aws, 16, "RotationSkipped")
+    count(aws, 70, "CredentialsFallback")
+    count(aws, 60, "AttemptFailed")
+    count(aws, 60, "Errors")
+    count(aws, 60, "Throttles")
+    count(aws, 3, "Errors", value=0)
+    log(aws, 60, message="Attempt failed: CredentialsError: no; giving up")
+    log(aws, 17, message="Token rotated")
     deployment = Deployment(
         boto3.Session(region_name="us-east-1"),
         "smartcar-token",
+        "123456789012",
         "CREATE_COMPLETE",
         refs={
             "AlarmEmail": "on-call@example.com",
@@ -129,22 +159,48 @@ def deployment(aws: Any, clock: FrozenDateTimeFactory) -> Deployment:
             "CredentialsSecretArn": credentials,
             "OverdueMinutes": "55",
             "ReplicaRegion": "eu-west-1",
+            "RotateTokenFunction": "f",
             "RotateTokenFunctionSchedule": "schedule",
-            "ScheduleExpression": "rate(50 minutes)",
+            "RotateTokenLogGroup": "runs",
             "TokenSecret": token,
             "UndeliveredQueue": queue,
             **{alarm: alarm for alarm in ALARMS},
         },
     )
-    date_credentials(deployment, minutes_ago=1440)
+
+    def date_states(response: Any) -> None:
+        for alarm in response.get("MetricAlarms", []):
+            alarm["StateTransitionedTimestamp"] = alarm["StateUpdatedTimestamp"]
+
+    change(deployment, "DescribeAlarms", date_states)
     return deployment
 
 
-def test_healthy_stack(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def show(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> Show:
+    """A function that shows the stack; it returns the status, the verdict and the other lines."""
+
+    def show(**changes: Any) -> tuple[int, str, list[str]]:
+        exit_status = status.show(replace(deployment, **changes))
+        verdict, *lines = capsys.readouterr().out.splitlines()
+        return exit_status, verdict, lines
+
+    return show
+
+
+def test_healthy_stack(show: Show) -> None:
     """Each part of a healthy stack is a line with the mark ok, and the exit status is 0."""
-    assert 0 == status.show(deployment)
+    exit_status, verdict, lines = show()
+
+    assert 0 == exit_status
+    assert (
+        "A valid token is published, for another 43 min, and the last run succeeded; nothing to do"
+    ) == verdict
     assert [
-        "ok   Stack        smartcar-token in us-east-1: CREATE_COMPLETE",
+        "ok   Stack        smartcar-token in account 123456789012, us-east-1: CREATE_COMPLETE",
+        "ok   Function     it was last modified 24 h ago",
+        "ok   Credentials  the secret was last changed 24 h ago",
+        "ok   Runs         the last rotation was 17 min ago; no failure since",
         "ok   Token        valid until 12:43 UTC, for another 43 min; issued 17 min ago",
         "ok   Schedule     rate(50 minutes), enabled",
         "ok   Alarm        TokenOverdueAlarm is OK",
@@ -154,66 +210,107 @@ def test_healthy_stack(deployment: Deployment, capsys: pytest.CaptureFixture[str
         "ok   Notified     email on-call@example.com, confirmed",
         "ok   Replica      eu-west-1 InSync",
         "ok   Undelivered  none",
-        "ok   Credentials  the current version is 24 h old",
-        "ok   Credentials  the last rotation used the current version",
-        "ok   Runs         rotations: 2, skipped runs: 1, failed attempts: 1 in the last 24 hours",
-    ] == capsys.readouterr().out.splitlines()
+    ] == lines
+    assert "\n".join([verdict, *lines]) in RUNBOOK
 
 
-def test_states(deployment: Deployment) -> None:
+def test_broken_stack(aws: Any, show: Show) -> None:
+    """The first line says what is wrong and what to do first, each other line what else."""
+    publish(aws, 56)
+    count(aws, 2, "AttemptFailed")
+    url = "https://iam.smartcar.com/oauth2/token"
+    reason = f"TokenEndpointUnavailableError: {url} answered 503; retrying in 21.4 s (attempt 9)"
+    log(aws, 1, message=f"Attempt failed: {reason}")
+    for alarm in ("TokenOverdueAlarm", "AttemptsFailingAlarm"):
+        set_alarm(aws, alarm, "ALARM")
+
+    exit_status, verdict, lines = show()
+
+    assert 1 == exit_status
+    expected = f"""\
+A valid token is published, for another 4 min, and the last run failed; to do first: see “Errors” in docs/operations.md
+bad  Runs         the last rotation was 56 min ago; the last failure 60 s ago: Attempt failed: {reason}; see “Errors” in docs/operations.md
+warn Token        valid until 12:04 UTC, for another 4 min; issued 56 min ago, not replaced in time; `make rotate` replaces it
+bad  Alarm        TokenOverdueAlarm is in ALARM; see “TokenOverdueAlarm” in docs/operations.md
+bad  Alarm        AttemptsFailingAlarm is in ALARM; see “AttemptsFailingAlarm” in docs/operations.md"""  # noqa: E501 (as it is printed)
+    assert expected == "\n".join([verdict, *problems(lines)])
+    assert expected in RUNBOOK
+
+
+def test_states(show: Show) -> None:
     """A stack is bad unless a version is active or a deployment is under way."""
     marks = {
-        "UPDATE_COMPLETE": Mark.OK,
-        "UPDATE_IN_PROGRESS": Mark.WARN,
-        "UPDATE_ROLLBACK_IN_PROGRESS": Mark.WARN,
-        "ROLLBACK_IN_PROGRESS": Mark.BAD,
-        "ROLLBACK_COMPLETE": Mark.BAD,
-        "CREATE_FAILED": Mark.BAD,
-        "DELETE_IN_PROGRESS": Mark.BAD,
+        "UPDATE_COMPLETE": "ok  ",
+        "UPDATE_IN_PROGRESS": "warn",
+        "UPDATE_ROLLBACK_IN_PROGRESS": "warn",
+        "UPDATE_ROLLBACK_COMPLETE": "warn",
+        "UPDATE_ROLLBACK_FAILED": "bad ",
+        "CREATE_FAILED": "bad ",
     }
 
-    assert marks == {
-        state: next(status.stack(replace(deployment, state=state)))[0] for state in marks
-    }
+    assert marks == {state: show(state=state)[2][0][:4] for state in marks}
 
 
+@pytest.mark.parametrize(
+    "state", ["ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"]
+)
+def test_partial_stack(show: Show, state: str) -> None:
+    """About a stack that exists only in part, nothing is said but how it is deleted."""
+    step = (
+        "delete it with `.venv/bin/sam delete --stack-name smartcar-token --region us-east-1`, and "
+        "deploy again"
+    )
+
+    assert (
+        1,
+        f"The stack exists only in part; to do first: {step}",
+        [f"bad  Stack        smartcar-token in account 123456789012, us-east-1: {state}; {step}"],
+    ) == show(state=state)
+
+
+EVENTS = (
+    "correct what `aws cloudformation describe-stack-events --region us-east-1 --stack-name "
+    "smartcar-token` says, and"
+)
 SUBSCRIBE = (
     "`aws sns subscribe --region us-east-1 --topic-arn arn:aws:sns:us-east-1:123456789012:alarms "
     "--protocol email --notification-endpoint"
 )
+BY_HAND = "see “Changing settings” in docs/operations.md"
 
 
-def test_warnings(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings(aws: Any, deployment: Deployment, show: Show) -> None:
     """What can wait until working hours is marked warn, and the exit status is 0."""
-    set_alarm(aws, "TokenOverdueAlarm", "ALARM")
-    publish(aws, 54)
+    publish(aws, 55)
+    count(aws, 55, "CredentialsFallback")
     set_alarm(aws, "AttemptsFailingAlarm", "INSUFFICIENT_DATA")
     set_alarm(aws, "TokenGapAlarm", "ALARM")
     aws("cloudwatch").disable_alarm_actions(AlarmNames=["CredentialsFallbackAlarm"])
     change_subscription(deployment, SubscriptionArn="PendingConfirmation")
     aws("sqs").send_message(QueueUrl="q", MessageBody="{}")
 
-    exit_status = status.show(replace(deployment, state="UPDATE_ROLLBACK_COMPLETE"))
+    exit_status, verdict, lines = show(state="UPDATE_ROLLBACK_COMPLETE")
 
-    expected = """\
-warn Stack        smartcar-token in us-east-1: UPDATE_ROLLBACK_COMPLETE: the last update failed, and the version before it is active
-warn Alarm        TokenOverdueAlarm is in ALARM, although the token is new; see docs/operations.md
-warn Alarm        AttemptsFailingAlarm still has insufficient data, 24 h after its deployment
-warn Alarm        TokenGapAlarm is in ALARM; see docs/operations.md
-warn Alarm        CredentialsFallbackAlarm notifies nobody; `aws cloudwatch enable-alarm-actions --region us-east-1 --alarm-names CredentialsFallbackAlarm`
-warn Notified     email on-call@example.com, not confirmed; confirm within two days, with the link in the message from AWS
-warn Undelivered  1 in UndeliveredQueue; see docs/operations.md
-"""  # noqa: E501 (as it is printed)
-    assert expected == problems(capsys)
     assert 0 == exit_status
+    assert verdict.endswith(f", and the last run succeeded; to do first: {EVENTS} deploy again")
+    expected = f"""\
+warn Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_COMPLETE: the last update failed and was rolled back; {EVENTS} deploy again
+warn Credentials  the last rotation had to use the previous version; see “Replacing the client secret” in docs/operations.md
+warn Token        valid until 12:05 UTC, for another 5 min; issued 55 min ago, not replaced in time; `make rotate` replaces it
+warn Alarm        AttemptsFailingAlarm still has insufficient data, 24 h after its deployment; see “AttemptsFailingAlarm” in docs/operations.md
+warn Alarm        TokenGapAlarm is in ALARM; see “TokenGapAlarm” in docs/operations.md
+warn Alarm        CredentialsFallbackAlarm notifies nobody; `aws cloudwatch enable-alarm-actions --region us-east-1 --alarm-names CredentialsFallbackAlarm`
+warn Notified     email on-call@example.com, not confirmed; confirm it within two days, with the link in the message from AWS
+warn Undelivered  1 event in UndeliveredQueue; see “TokenOverdueAlarm” in docs/operations.md
+"""  # noqa: E501 (as it is printed)
+    assert expected.splitlines() == problems(lines)
 
 
-def test_bad(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad(aws: Any, deployment: Deployment, show: Show) -> None:
     """What needs action now is marked bad, and the exit status is 1."""
     publish(aws, 120)
+    change(deployment, "GetFunction", lambda response: response.update(NO_CONCURRENCY))
     aws("scheduler").update_schedule(**SCHEDULE, State="DISABLED")
-    set_alarm(aws, "TokenOverdueAlarm", "ALARM")
-    set_alarm(aws, "AttemptsFailingAlarm", "ALARM")
     aws("cloudwatch").delete_alarms(AlarmNames=["TokenGapAlarm"])
     change_subscription(deployment, SubscriptionArn="Deleted")
     aws("secretsmanager", "ap-south-1").create_secret(Name=SECRET)
@@ -221,172 +318,250 @@ def test_bad(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str
         SecretId=SECRET, AddReplicaRegions=[{"Region": "ap-south-1"}]
     )
     elsewhere = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:credentials-Ef34Gh"
-    deployment.refs.update(
-        CredentialsSecretArn=elsewhere, OverdueMinutes="180", ReplicaRegion="eu-north-1"
-    )
+    deployment.refs.update(CredentialsSecretArn=elsewhere, ReplicaRegion="eu-north-1")
+    command = "`aws cloudformation continue-update-rollback"
 
-    exit_status = status.show(replace(deployment, state="UPDATE_ROLLBACK_FAILED"))
+    exit_status, verdict, lines = show(state="UPDATE_ROLLBACK_FAILED")
+
+    assert 1 == exit_status
+    assert verdict.startswith("No valid token is published, and the last run failed; to do first: ")
+    expected = f"""\
+bad  Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_FAILED; {EVENTS} run {command} --region us-east-1 --stack-name smartcar-token`
+bad  Function     its reserved concurrency is 0, so no run can start; `aws lambda delete-function-concurrency --region us-east-1 --function-name f`
+bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
+bad  Runs         the last rotation was 2 h ago; the last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
+bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago; `make rotate` replaces it
+bad  Schedule     rate(50 minutes), disabled; {BY_HAND}
+bad  Alarm        TokenGapAlarm no longer exists; {BY_HAND}
+bad  Notified     on-call@example.com is no longer subscribed to AlarmTopic; {SUBSCRIBE} on-call@example.com`
+bad  Replica      no replica in eu-north-1 (ReplicaRegion); see “Replication” in docs/operations.md
+bad  Replica      ap-south-1 failed: Replication failed: Secret name simple already exists in region ap-south-1.; see “Replication” in docs/operations.md
+"""  # noqa: E501 (as it is printed)
+    assert expected.splitlines() == problems(lines)
+
+
+def test_missing(aws: Any, deployment: Deployment, show: Show) -> None:
+    """What the stack should have and does not is marked bad."""
+    aws("lambda").delete_function(FunctionName="f")
+    aws("scheduler").delete_schedule(Name="schedule")
+    empty = aws("secretsmanager").create_secret(Name="empty")["ARN"]
+    deployment.refs.update(TokenSecret="gone", CredentialsSecretArn=empty)
+    del deployment.refs["TokenGapAlarm"]
+
+    _, _, lines = show()
 
     expected = f"""\
-bad  Stack        smartcar-token in us-east-1: UPDATE_ROLLBACK_FAILED; see docs/operations.md
-bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago
-bad  Schedule     rate(50 minutes), disabled
-bad  Alarm        TokenOverdueAlarm is in ALARM; see docs/operations.md
-bad  Alarm        AttemptsFailingAlarm is in ALARM; see docs/operations.md
-bad  Alarm        TokenGapAlarm no longer exists
-bad  Notified     on-call@example.com is no longer subscribed to AlarmTopic; {SUBSCRIBE} on-call@example.com`
-bad  Replica      there is none in eu-north-1, the ReplicaRegion; see docs/operations.md
-bad  Replica      ap-south-1 failed: Replication failed: Secret name simple already exists in region ap-south-1.
-bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
+bad  Function     cannot be read: GetFunction failed (ResourceNotFoundException); {BY_HAND}
+bad  Credentials  the secret has no value; see “Replacing the client secret” in docs/operations.md
+bad  Runs         no rotation is known; the last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
+bad  Token        cannot be read: DescribeSecret failed (ResourceNotFoundException); {BY_HAND}
+bad  Schedule     cannot be read: GetSchedule failed (ResourceNotFoundException); {BY_HAND}
+bad  Alarm        the stack has no TokenGapAlarm; {BY_HAND}
+bad  Replica      cannot be read: DescribeSecret failed (ResourceNotFoundException); {BY_HAND}
 """  # noqa: E501 (as it is printed)
-    assert expected == problems(capsys)
+    assert expected.splitlines() == problems(lines)
+
+
+def test_new_stack(
+    aws: Any, deployment: Deployment, show: Show, clock: FrozenDateTimeFactory
+) -> None:
+    """A secret without a value is told from one that does not exist; old failures do not count."""
+    new = aws("secretsmanager").create_secret(Name="new")["ARN"]
+    deployment.refs.update(TokenSecret=new, ReplicaRegion="")
+    clock.tick(timedelta(hours=23, minutes=1))
+
+    exit_status, verdict, lines = show()
+
+    assert ["bad  Token        the secret has no value; `make rotate` requests a token"] == (
+        problems(lines)
+    )
+    assert verdict.startswith("No valid token is published, and no run has failed; to do first: `m")
     assert 1 == exit_status
 
 
-def test_missing(aws: Any, deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the stack should have and does not is marked bad."""
-    empty = aws("secretsmanager").create_secret(Name="empty")["ARN"]
-    deployment.refs.update(TokenSecret=empty, CredentialsSecretArn=empty)
-    aws("scheduler").delete_schedule(Name="schedule")
-    del deployment.refs["TokenGapAlarm"]
+def test_deleted_secrets(aws: Any, deployment: Deployment, show: Show) -> None:
+    """A secret that is scheduled for deletion is bad; the line says how it is restored."""
+    aws("secretsmanager").remove_regions_from_replication(
+        SecretId=SECRET, RemoveReplicaRegions=["eu-west-1"]
+    )
+    for secret in ("credentials", SECRET):
+        aws("secretsmanager").delete_secret(SecretId=secret)
 
-    status.show(deployment)
+    _, _, lines = show()
 
-    assert """\
-bad  Token        no valid token: the secret has no value yet; `make rotate` requests a token
-bad  Schedule     cannot be read: GetSchedule, ResourceNotFoundException
-bad  Alarm        the stack has no TokenGapAlarm
-bad  Replica      there is none in eu-west-1, the ReplicaRegion; see docs/operations.md
-bad  Credentials  the credentials secret has no value
-""" == problems(capsys)
+    for topic, ref in (("Credentials ", "CredentialsSecretArn"), ("Token       ", "TokenSecret")):
+        assert (
+            f"bad  {topic} the secret is scheduled for deletion; `aws secretsmanager "
+            f"restore-secret --region us-east-1 --secret-id {deployment.refs[ref]}`"
+        ) in lines
 
 
-def test_foreign_value(aws: Any, deployment: Deployment) -> None:
-    """A value of the token secret that is no token is bad."""
+def test_foreign_value(aws: Any, show: Show) -> None:
+    """A value of the token secret that is no token is bad; no part of it is shown."""
     store(aws, SECRET, "eyJ")
 
-    assert [(Mark.BAD, "no valid token: the value is not a JSON object")] == list(
-        status.token(deployment)
+    assert (
+        "bad  Token        no valid token: the value is not a JSON object; `make rotate` replaces it"
+        in (show()[2])
     )
 
 
-def test_overdue(aws: Any, deployment: Deployment) -> None:
-    """TokenOverdueAlarm is bad if the token is overdue, although it is still valid."""
-    set_alarm(aws, "TokenOverdueAlarm", "ALARM")
-    publish(aws, 56)
+@pytest.mark.parametrize("metric", ["AttemptFailed", "Errors", "Throttles"])
+def test_failed_run(aws: Any, show: Show, metric: str) -> None:
+    """A failure that is counted after the last rotation is bad, even if nothing was logged."""
+    count(aws, 16, metric)
 
-    assert (Mark.BAD, "TokenOverdueAlarm is in ALARM; see docs/operations.md") == (
-        next(status.alarms(deployment))
-    )
+    exit_status, verdict, lines = show()
+
+    text = "the last rotation was 17 min ago; the last failure 16 min ago"
+    assert [f"bad  Runs         {text}; see “Errors” in docs/operations.md"] == problems(lines)
+    assert "and the last run failed; to do first: see “Errors”" in verdict
+    assert 1 == exit_status
 
 
-def test_new_alarm(aws: Any, deployment: Deployment, clock: FrozenDateTimeFactory) -> None:
+def test_failed_import(aws: Any, show: Show) -> None:
+    """A run that failed is bad as soon as it is logged, although no metric counts it yet."""
+    log(aws, 1, errorType="Runtime.ImportModuleError", errorMessage="No module named 'httpx'")
+
+    (line,) = problems(show()[2])
+
+    assert line.startswith("bad  Runs         the last rotation was 17 min ago; ")
+    assert "; the last failure 60 s ago: Runtime.ImportModuleError: No module named 'httpx'" in line
+
+
+def test_failed_attempt_before_the_rotation(
+    aws: Any, show: Show, clock: FrozenDateTimeFactory
+) -> None:
+    """A run that succeeded is ok, although its first attempt failed in the same second."""
+    clock.move_to(NOW + timedelta(seconds=30.2))
+    count(aws, 0, "AttemptFailed")
+    log(aws, 0, message="Attempt failed: CredentialsError: no; trying the previous credentials")
+    publish(aws, 0)
+    clock.tick(60)
+
+    assert [] == problems(show()[2])
+
+
+def test_recovery(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
+    """An alarm that fired before the last rotation clears by itself; one may be about that."""
+    for alarm in ALARMS:
+        set_alarm(aws, alarm, "ALARM")
+    clock.tick(60)
+    publish(aws, 0)
+
+    exit_status, _, lines = show()
+
+    *recovering, fallback = problems(lines)
+    assert [
+        f"warn Alarm        {alarm} is in ALARM, but clears by itself, since a token was issued"
+        for alarm in ALARMS[:3]
+    ] == recovering
+    assert fallback.startswith("bad  Alarm        CredentialsFallbackAlarm is in ALARM; see ")
+    assert 1 == exit_status
+
+
+def test_new_alarm(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
     """A new alarm needs no data for an hour."""
     set_alarm(aws, "TokenOverdueAlarm", "INSUFFICIENT_DATA")
     clock.move_to(NOW - timedelta(hours=23, seconds=1))
 
     assert (
-        Mark.OK,
-        "TokenOverdueAlarm has insufficient data, as expected after a deployment",
-    ) == next(status.alarms(deployment))
+        "ok   Alarm        TokenOverdueAlarm has insufficient data, as expected after a deployment"
+    ) in show()[2]
 
 
-def test_nobody_subscribed(deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("stored", "used", "is_unused"),
+    [(20, 17, True), (20, 21, False), (90, 67, False), (5, 17, False)],
+    ids=["used", "stored after that", "not the last rotation", "not used yet"],
+)
+def test_new_credentials(aws: Any, show: Show, stored: int, used: int, *, is_unused: bool) -> None:
+    """The current version is unused only if the last rotation, after it, used the previous one."""
+    with freeze_time(NOW - timedelta(minutes=stored)):
+        store(aws, "credentials", "{}")
+    count(aws, used, "CredentialsFallback")
+
+    assert is_unused == bool(problems(show()[2]))
+
+
+def test_nobody_subscribed(deployment: Deployment, show: Show) -> None:
     """Without AlarmEmail and a subscription, a warning says how to subscribe."""
     deployment.refs["AlarmEmail"] = ""
     change_subscription(deployment, SubscriptionArn="Deleted")
 
-    assert [(Mark.WARN, f"nobody is subscribed to AlarmTopic; {SUBSCRIBE} ADDRESS`")] == (
-        list(status.notifications(deployment))
+    assert [f"warn Notified     nobody is subscribed to AlarmTopic; {SUBSCRIBE} ADDRESS`"] == (
+        problems(show()[2])
     )
 
 
-def test_other_subscription(deployment: Deployment) -> None:
+def test_other_subscription(deployment: Deployment, show: Show) -> None:
     """Another subscription is listed, and does not replace the one of AlarmEmail."""
     change_subscription(deployment, Protocol="sms", Endpoint="+15555550100")
 
-    missing, other = status.notifications(deployment)
+    _, _, lines = show()
 
-    assert Mark.BAD == missing[0]
-    assert (Mark.OK, "sms +15555550100, confirmed") == other
+    assert "ok   Notified     sms +15555550100, confirmed" in lines
+    assert ["bad  Notified     on-call@example.com is no"] == [
+        each[:43] for each in problems(lines)
+    ]
 
 
-def test_nothing_missing(aws: Any, deployment: Deployment) -> None:
+def test_nothing_missing(aws: Any, deployment: Deployment, show: Show) -> None:
     """What was not asked for is not missed."""
     deployment.refs.update(AlarmEmail="", ReplicaRegion="")
     aws("secretsmanager").remove_regions_from_replication(
         SecretId=SECRET, RemoveReplicaRegions=["eu-west-1"]
     )
 
-    assert [(Mark.OK, "email on-call@example.com, confirmed")] == (
-        list(status.notifications(deployment))
-    )
-    assert [(Mark.OK, "none")] == list(status.replica(deployment))
+    assert [] == problems(show()[2])
 
 
-NOT_USED_YET = (
-    "the current version is not used yet, as far as the metrics show; `make rotate` shows the "
-    "version that it uses"
-)
-
-
-@pytest.mark.parametrize(
-    ("minutes_ago", "expected"),
-    [
-        (19, NOT_USED_YET),
-        (20, "the last rotation used the previous version; store valid credentials"),
-    ],
-)
-def test_new_credentials(aws: Any, deployment: Deployment, minutes_ago: int, expected: str) -> None:
-    """A rotation shows which version it used if it was counted 3 minutes after the current one."""
-    store(aws, "credentials", "{}")
-    count(aws, 17, "CredentialsFallback")
-    date_credentials(deployment, minutes_ago)
-
-    _, used = status.credentials(deployment)
-
-    assert (Mark.WARN, expected) == used
-
-
-def test_first_credentials(deployment: Deployment) -> None:
-    """The only version of the credentials is not used yet until a rotation was counted."""
-    _, used = status.credentials(replace(deployment, stack_name="new"))
-
-    assert (Mark.OK, NOT_USED_YET) == used
-
-
-def deny(deployment: Deployment, operation: str, code: str) -> None:
-    """Deny an operation, with the error code of its service."""
-    refusal: Any = SimpleNamespace(status_code=400), {"Error": {"Code": code}}
-    deployment.session.events.register(f"before-call.*.{operation}", lambda **_: refusal)
-
-
-def test_missing_permissions(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing permission is a warning for each part that it hides, and bad if it is the token."""
-    deny(deployment, "GetSecretValue", "AccessDeniedException")
-    deny(deployment, "GetSchedule", "AccessDeniedException")
-    deny(deployment, "DescribeAlarms", "AccessDenied")
+def test_missing_permissions(deployment: Deployment, show: Show) -> None:
+    """What may not be read is a warning that names the permission, and bad if it is the token."""
+    for permission in status.PERMISSIONS:
+        deny(deployment, permission.partition(":")[2])
     deny(deployment, "ListSubscriptionsByTopic", "AuthorizationError")
-    deny(deployment, "GetMetricData", "AccessDenied")
 
-    status.show(deployment)
+    exit_status, verdict, lines = show()
 
-    assert """\
-bad  Token        cannot be read: GetSecretValue, permission denied
-warn Schedule     cannot be read: GetSchedule, permission denied
-warn Alarm        cannot be read: DescribeAlarms, permission denied
-warn Notified     cannot be read: ListSubscriptionsByTopic, permission denied
-warn Credentials  cannot be read: GetMetricData, permission denied
-warn Runs         cannot be read: GetMetricData, permission denied
-""" == problems(capsys)
+    step = "see “Restricted accounts” in docs/operations.md"
+    assert verdict.startswith(
+        "No valid token is published, and whether the last run succeeded cannot be read; "
+    )
+    assert [
+        ("warn Function   ", "lambda:GetFunction"),
+        ("warn Credentials", "secretsmanager:DescribeSecret"),
+        ("warn Runs       ", "cloudwatch:GetMetricData"),
+        ("bad  Token      ", "secretsmanager:DescribeSecret"),
+        ("warn Schedule   ", "scheduler:GetSchedule"),
+        ("warn Alarm      ", "cloudwatch:DescribeAlarms"),
+        ("warn Notified   ", "sns:ListSubscriptionsByTopic"),
+        ("warn Replica    ", "secretsmanager:DescribeSecret"),
+        ("warn Undelivered", "sqs:GetQueueAttributes"),
+    ] == [
+        (line[:16], line.partition(" cannot be read without the permission ")[2].partition(";")[0])
+        for line in problems(lines)
+    ]
+    assert all(line.endswith(f"; {step}") for line in problems(lines))
+    assert 1 == exit_status
 
 
-def test_alarms_without_the_token(aws: Any, deployment: Deployment) -> None:
-    """A token that may not be read hides no alarm."""
-    set_alarm(aws, "TokenOverdueAlarm", "ALARM")
-    deny(deployment, "GetSecretValue", "AccessDeniedException")
+def test_denied_value(deployment: Deployment, show: Show) -> None:
+    """A token that may not be read is bad; its key may be the reason."""
+    deny(deployment, "GetSecretValue")
 
-    assert [Mark.BAD, Mark.OK, Mark.OK, Mark.OK] == [mark for mark, _ in status.alarms(deployment)]
+    assert (
+        "bad  Token        cannot be read without the permission secretsmanager:GetSecretValue "
+        "and, with KmsKeyArn, kms:Decrypt; see “Restricted accounts” in docs/operations.md"
+    ) in show()[2]
+
+
+def test_denied_log(aws: Any, deployment: Deployment, show: Show) -> None:
+    """A log that may not be read hides no failure."""
+    deny(deployment, "FilterLogEvents")
+    count(aws, 16, "Errors")
+
+    assert ["warn Runs", "bad  Runs"] == [line[:9] for line in problems(show()[2])]
 
 
 def test_permissions(
@@ -408,18 +583,11 @@ def test_permissions(
     Deployment.find("default")
     status.show(deployment)
 
-    assert {
-        "cloudformation:DescribeStacks",
-        "cloudformation:ListStackResources",
-        "cloudwatch:DescribeAlarms",
-        "cloudwatch:GetMetricData",
-        "scheduler:GetSchedule",
-        "secretsmanager:DescribeSecret",
-        "secretsmanager:GetSecretValue",
-        "secretsmanager:ListSecretVersionIds",
-        "sns:ListSubscriptionsByTopic",
-        "sqs:GetQueueAttributes",
-    } == needed
+    assert {"cloudformation:DescribeStacks", "cloudformation:ListStackResources"} == (
+        needed - set(status.PERMISSIONS)
+    )
+    assert set(status.PERMISSIONS) <= needed
+    assert set() == {each for each in needed if each.partition(":")[2] not in RUNBOOK}
 
 
 def test_names(deployment: Deployment) -> None:
@@ -431,56 +599,9 @@ def test_names(deployment: Deployment) -> None:
     assert set(ALARMS) == {name for name in types if types[name] == "AWS::CloudWatch::Alarm"}
 
 
-def test_wait(
-    aws: Any, deployment: Deployment, clock: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Waiting ends with the first valid token."""
-    publish(aws, 60)
+def test_headings() -> None:
+    """Each heading of the runbook to which a line refers exists."""
+    source = (PROJECT / "operations" / "status.py").read_text(encoding="utf-8")
+    headings = {*ALARMS, *re.findall(r'RUNBOOK.format\("(.+?)"\)', source)}
 
-    def sleep(seconds: float) -> None:
-        clock.tick(seconds)
-        publish(aws, 0)
-
-    monkeypatch.setattr("time.sleep", sleep)
-
-    status.wait_for_token(deployment)
-
-    assert NOW + timedelta(seconds=5) == datetime.now(UTC)
-
-
-def test_wait_without_a_token(
-    aws: Any, deployment: Deployment, clock: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Waiting ends after five minutes without a token."""
-    store(aws, SECRET, "{}")
-    monkeypatch.setattr("time.sleep", clock.tick)
-
-    status.wait_for_token(deployment)
-
-    assert NOW + timedelta(minutes=5) == datetime.now(UTC)
-
-
-@pytest.mark.parametrize(
-    ("wait", "parameters"),
-    [
-        (False, {}),
-        (True, {"ScheduleExpression": "cron(0 3 * * ? *)"}),
-        (True, {"CredentialsSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:s-Ef34Gh"}),
-    ],
-    ids=["not asked", "cron", "credentials secret in another region"],
-)
-def test_no_wait(
-    create_stack: CreateStack,
-    save: Save,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    wait: bool,
-    parameters: dict[str, str],
-) -> None:
-    """Without being asked, or if no token can be expected soon, the command does not wait."""
-    save(SETTINGS)
-    create_stack("token", "us-east-1", **parameters)
-
-    status.main("default", wait=wait)
-
-    assert capsys.readouterr().out.startswith("ok   Stack        token in us-east-1: ")
+    assert headings <= set(re.findall("^##+ (.+)$", RUNBOOK, re.MULTILINE))
