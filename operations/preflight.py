@@ -41,7 +41,7 @@ def main(environment: str, *, asks: bool) -> None:
                 values["tags"] = assignments({tag["Key"]: tag["Value"] for tag in stack["Tags"]})
             for key, value in values.items():
                 if not settings.get(key):
-                    print(f"{key} = {json.dumps(value, ensure_ascii=False)}", flush=True)
+                    print(f"{key} = {json.dumps(value)}", flush=True)
             raise DeploymentError(
                 f"{SETTINGS} does not have the settings of this stack, which `make configure` "
                 f"would reset: add the lines above to [{environment}.deploy.parameters], and run "

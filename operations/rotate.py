@@ -28,10 +28,14 @@ REPETITIONS = 3
 REPETITION_SECONDS = 20
 
 
+STORE = (
+    "store valid ones with `aws secretsmanager put-secret-value {options} --secret-id "
+    "{CredentialsSecretArn} --secret-string file://credentials.json` or, if their key denies "
+    "access, set CredentialsKmsKeyArn; then run `make rotate ENV={environment}`"
+)
 NEXT_STEPS = {
-    "CredentialsError": "store valid ones with `aws secretsmanager put-secret-value {options} "
-    "--secret-id {CredentialsSecretArn} --secret-string file://credentials.json` or, if their key "
-    "denies access, set CredentialsKmsKeyArn; then run `make rotate ENV={environment}`",
+    "CredentialsError": STORE,
+    "PreviousCredentials": STORE,
     "SecretsManagerError": "allow the function's role to use the token secret or, if its key "
     "denies access, set KmsKeyArn; then run `make rotate ENV={environment}`",
     "ConfigurationError": "correct the setting with `make configure ENV={environment}`",
@@ -46,8 +50,8 @@ OTHER_STEP = "look it up in docs/operations.md; then run `make rotate ENV={envir
 
 def main(environment: str, *, after_deployment: bool) -> None:
     """Print the result of a run; exit with one line if it failed or the credentials are wrong."""
-    before = "The stack is deployed, but its run failed: " if after_deployment else ""
-    with one_line_errors(before, f"; then run `make rotate ENV={environment}`"):
+    before = "The stack is deployed, but its run" if after_deployment else "The run"
+    with one_line_errors(f"{before} failed: ", f"; then run `make rotate ENV={environment}`"):
         deployment = Deployment.find(environment)
         client = deployment.session.client(
             "lambda",
@@ -56,40 +60,39 @@ def main(environment: str, *, after_deployment: bool) -> None:
         name = deployment.ref("RotateTokenFunction")
         modified = client.get_function(FunctionName=name)["Configuration"]["LastModified"]
         print(f"{name} was last modified {age(datetime.fromisoformat(modified))} ago", flush=True)
-        result = rotate(client, name)
+        error_type, text = rotate(client, name)
         for _ in range(REPETITIONS if after_deployment else 0):
-            if result.get("errorType") not in REPEATED_ERRORS:
+            if error_type not in REPEATED_ERRORS:
                 break
-            problem = f"{result['errorType']}: {result.get('errorMessage')}"
-            print(f"{problem}; trying again in {REPETITION_SECONDS} s", flush=True)
+            print(f"Trying again in {REPETITION_SECONDS} s: {text}", flush=True)
             time.sleep(REPETITION_SECONDS)
-            result = rotate(client, name)
-        if "errorType" in result:
-            error_type = result["errorType"]
-            problem = f"{error_type}: {result.get('errorMessage')}"
-        else:
-            print(json.dumps(result), flush=True)
-            if result.get("credentials") != "previous":
-                return
-            error_type = "CredentialsError"
-            problem = "it had to use the previous client credentials; the current ones do not work"
-        step = NEXT_STEPS.get(error_type.partition(".")[0], OTHER_STEP).format(
-            **deployment.refs, options=deployment.options, environment=environment
-        )
-        raise DeploymentError(f"{before or 'The run failed: '}{problem}; {step}")
+            error_type, text = rotate(client, name)
+        if error_type:
+            step = NEXT_STEPS.get(error_type.partition(".")[0], OTHER_STEP).format(
+                **deployment.refs, options=deployment.options, environment=environment
+            )
+            raise DeploymentError(f"{before} failed: {text}; {step}")
+        print(text)
 
 
-def rotate(client: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 (a boto3 client)
-    """Start a run; return its result, or its ``errorType`` and ``errorMessage``."""
+def rotate(client: Any, name: str) -> tuple[str, str]:  # noqa: ANN401 (a boto3 client)
+    """Start a run; return what kind of failure it was, if any, and the result or the error."""
     try:
         answer = client.invoke(FunctionName=name, Payload=EVENT.read_bytes())
     except (ConnectionClosedError, ReadTimeoutError):
-        problem = f"none within {ANSWER_SECONDS} s; the run may continue for up to 15 minutes"
-        return {"errorType": "NoResult", "errorMessage": problem}
+        wait = "the run may continue for up to 15 minutes"
+        return "NoResult", f"there is no result after {ANSWER_SECONDS} s; {wait}"
     except client.exceptions.TooManyRequestsException as error:
-        return {"errorType": "TooManyRequestsException", "errorMessage": str(error)}
-    result: dict[str, Any] = json.loads(answer["Payload"].read())
-    return {"errorType": "Error"} | result if "FunctionError" in answer else result
+        return "TooManyRequestsException", str(error)
+    result = json.loads(answer["Payload"].read())
+    if "FunctionError" in answer:
+        error_type = result.get("errorType", "Error")
+        return error_type, f"{error_type}: {result.get('errorMessage')}"
+    text = json.dumps(result)
+    if result.get("credentials") == "previous":
+        reason = "it had to use the previous client credentials; the current ones do not work"
+        return "PreviousCredentials", f"{reason}: {text}"
+    return "", text
 
 
 if __name__ == "__main__":

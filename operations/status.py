@@ -168,7 +168,7 @@ def function(observed: Observed) -> Iterator[Finding]:
         text = "its reserved concurrency is 0, so no run can start"
         yield Mark.BAD, text, f"`{command} --function-name {name}`"
     modified = datetime.fromisoformat(found["Configuration"]["LastModified"])
-    yield Mark.OK, f"it was last modified {age(modified)} ago", ""
+    yield Mark.OK, f"last modified {age(modified)} ago", ""
 
 
 def credentials(observed: Observed) -> Iterator[Finding]:
@@ -183,7 +183,7 @@ def credentials(observed: Observed) -> Iterator[Finding]:
     if problem := missing_value(deployment, secret, step):
         yield problem
         return
-    yield Mark.OK, f"the secret was last changed {age(secret['LastChangedDate'])} ago", ""
+    yield Mark.OK, f"last changed {age(secret['LastChangedDate'])} ago", ""
     fallback_at = observed.last_counted.get("CredentialsFallback")
     last_change = max(secret["LastChangedDate"], observed.issued_at)
     if fallback_at and fallback_at + MINUTE > last_change:
@@ -201,7 +201,7 @@ def missing_value(deployment: Deployment, secret: Any, step: str) -> Finding | N
 
 def runs(observed: Observed) -> Iterator[Finding]:
     """Report the last rotation and, if something has failed since, the reason."""
-    rotation, since = f"the last rotation was {age(observed.issued_at)} ago", "since"
+    rotation, since = f"last rotation {age(observed.issued_at)} ago", "since"
     if observed.problem:
         rotation, since = "no rotation is known", "in the last 24 hours"
     failed_at, reason = observed.counted_at, ""
@@ -213,7 +213,7 @@ def runs(observed: Observed) -> Iterator[Finding]:
     if failed_at == LONG_AGO:
         yield Mark.OK, f"{rotation}; no failure {since}", ""
         return
-    text = f"{rotation}; the last failure {age(failed_at)} ago"
+    text = f"{rotation}; last failure {age(failed_at)} ago"
     yield Mark.BAD, f"{text}: {reason}" if reason else text, RUNBOOK.format("Errors")
 
 

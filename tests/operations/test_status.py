@@ -198,9 +198,9 @@ def test_healthy_stack(show: Show) -> None:
     ) == verdict
     assert [
         "ok   Stack        smartcar-token in account 123456789012, us-east-1: CREATE_COMPLETE",
-        "ok   Function     it was last modified 24 h ago",
-        "ok   Credentials  the secret was last changed 24 h ago",
-        "ok   Runs         the last rotation was 17 min ago; no failure since",
+        "ok   Function     last modified 24 h ago",
+        "ok   Credentials  last changed 24 h ago",
+        "ok   Runs         last rotation 17 min ago; no failure since",
         "ok   Token        valid until 12:43 UTC, for another 43 min; issued 17 min ago",
         "ok   Schedule     rate(50 minutes), enabled",
         "ok   Alarm        TokenOverdueAlarm is OK",
@@ -229,7 +229,7 @@ def test_broken_stack(aws: Any, show: Show) -> None:
     assert 1 == exit_status
     expected = f"""\
 A valid token is published, for another 4 min, and the last run failed; to do first: see “Errors” in docs/operations.md
-bad  Runs         the last rotation was 56 min ago; the last failure 60 s ago: Attempt failed: {reason}; see “Errors” in docs/operations.md
+bad  Runs         last rotation 56 min ago; last failure 60 s ago: Attempt failed: {reason}; see “Errors” in docs/operations.md
 warn Token        valid until 12:04 UTC, for another 4 min; issued 56 min ago, not replaced in time; `make rotate` replaces it
 bad  Alarm        TokenOverdueAlarm is in ALARM; see “TokenOverdueAlarm” in docs/operations.md
 bad  Alarm        AttemptsFailingAlarm is in ALARM; see “AttemptsFailingAlarm” in docs/operations.md"""  # noqa: E501 (as it is printed)
@@ -329,7 +329,7 @@ def test_bad(aws: Any, deployment: Deployment, show: Show) -> None:
 bad  Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_FAILED; {EVENTS} run {command} --region us-east-1 --stack-name smartcar-token`
 bad  Function     its reserved concurrency is 0, so no run can start; `aws lambda delete-function-concurrency --region us-east-1 --function-name f`
 bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
-bad  Runs         the last rotation was 2 h ago; the last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
+bad  Runs         last rotation 2 h ago; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
 bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago; `make rotate` replaces it
 bad  Schedule     rate(50 minutes), disabled; {BY_HAND}
 bad  Alarm        TokenGapAlarm no longer exists; {BY_HAND}
@@ -353,7 +353,7 @@ def test_missing(aws: Any, deployment: Deployment, show: Show) -> None:
     expected = f"""\
 bad  Function     cannot be read: GetFunction failed (ResourceNotFoundException); {BY_HAND}
 bad  Credentials  the secret has no value; see “Replacing the client secret” in docs/operations.md
-bad  Runs         no rotation is known; the last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
+bad  Runs         no rotation is known; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
 bad  Token        cannot be read: DescribeSecret failed (ResourceNotFoundException); {BY_HAND}
 bad  Schedule     cannot be read: GetSchedule failed (ResourceNotFoundException); {BY_HAND}
 bad  Alarm        the stack has no TokenGapAlarm; {BY_HAND}
@@ -413,7 +413,7 @@ def test_failed_run(aws: Any, show: Show, metric: str) -> None:
 
     exit_status, verdict, lines = show()
 
-    text = "the last rotation was 17 min ago; the last failure 16 min ago"
+    text = "last rotation 17 min ago; last failure 16 min ago"
     assert [f"bad  Runs         {text}; see “Errors” in docs/operations.md"] == problems(lines)
     assert "and the last run failed; to do first: see “Errors”" in verdict
     assert 1 == exit_status
@@ -425,8 +425,8 @@ def test_failed_import(aws: Any, show: Show) -> None:
 
     (line,) = problems(show()[2])
 
-    assert line.startswith("bad  Runs         the last rotation was 17 min ago; ")
-    assert "; the last failure 60 s ago: Runtime.ImportModuleError: No module named 'httpx'" in line
+    assert line.startswith("bad  Runs         last rotation 17 min ago; ")
+    assert "; last failure 60 s ago: Runtime.ImportModuleError: No module named 'httpx'" in line
 
 
 def test_failed_attempt_before_the_rotation(
