@@ -50,7 +50,7 @@ ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 
-RUNBOOK = "see “{}” in docs/operations.md"
+RUNBOOK = "see docs/operations.md, {}"
 BY_HAND = RUNBOOK.format("Changing settings")
 """What to do about what was changed or deleted by hand."""
 
@@ -244,7 +244,8 @@ def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
 
 def token(observed: Observed) -> Iterator[Finding]:
     """Report how long the published token is valid, or why there is none."""
-    now, end, step = datetime.now(UTC), observed.expires_at, "`make rotate` replaces it"
+    now, end = datetime.now(UTC), observed.expires_at
+    step = RUNBOOK.format("TokenOverdueAlarm")
     issued = f"issued {age(observed.issued_at)} ago"
     text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
     if observed.problem:

@@ -228,11 +228,11 @@ def test_broken_stack(aws: Any, show: Show) -> None:
 
     assert 1 == exit_status
     expected = f"""\
-A valid token is published, for another 4 min, and the last run failed; to do first: see “Errors” in docs/operations.md
-bad  Runs         last rotation 56 min ago; last failure 60 s ago: Attempt failed: {reason}; see “Errors” in docs/operations.md
-warn Token        valid until 12:04 UTC, for another 4 min; issued 56 min ago, not replaced in time; `make rotate` replaces it
-bad  Alarm        TokenOverdueAlarm is in ALARM; see “TokenOverdueAlarm” in docs/operations.md
-bad  Alarm        AttemptsFailingAlarm is in ALARM; see “AttemptsFailingAlarm” in docs/operations.md"""  # noqa: E501 (as it is printed)
+A valid token is published, for another 4 min, and the last run failed; to do first: see docs/operations.md, Errors
+bad  Runs         last rotation 56 min ago; last failure 60 s ago: Attempt failed: {reason}; see docs/operations.md, Errors
+warn Token        valid until 12:04 UTC, for another 4 min; issued 56 min ago, not replaced in time; see docs/operations.md, TokenOverdueAlarm
+bad  Alarm        TokenOverdueAlarm is in ALARM; see docs/operations.md, TokenOverdueAlarm
+bad  Alarm        AttemptsFailingAlarm is in ALARM; see docs/operations.md, AttemptsFailingAlarm"""  # noqa: E501 (as it is printed)
     assert expected == "\n".join([verdict, *problems(lines)])
     assert expected in RUNBOOK
 
@@ -276,7 +276,7 @@ SUBSCRIBE = (
     "`aws sns subscribe --region us-east-1 --topic-arn arn:aws:sns:us-east-1:123456789012:alarms "
     "--protocol email --notification-endpoint"
 )
-BY_HAND = "see “Changing settings” in docs/operations.md"
+BY_HAND = "see docs/operations.md, Changing settings"
 
 
 def test_warnings(aws: Any, deployment: Deployment, show: Show) -> None:
@@ -295,13 +295,13 @@ def test_warnings(aws: Any, deployment: Deployment, show: Show) -> None:
     assert verdict.endswith(f", and the last run succeeded; to do first: {EVENTS} deploy again")
     expected = f"""\
 warn Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_COMPLETE: the last update failed and was rolled back; {EVENTS} deploy again
-warn Credentials  the last rotation had to use the previous version; see “Replacing the client secret” in docs/operations.md
-warn Token        valid until 12:05 UTC, for another 5 min; issued 55 min ago, not replaced in time; `make rotate` replaces it
-warn Alarm        AttemptsFailingAlarm still has insufficient data, 24 h after its deployment; see “AttemptsFailingAlarm” in docs/operations.md
-warn Alarm        TokenGapAlarm is in ALARM; see “TokenGapAlarm” in docs/operations.md
+warn Credentials  the last rotation had to use the previous version; see docs/operations.md, Replacing the client secret
+warn Token        valid until 12:05 UTC, for another 5 min; issued 55 min ago, not replaced in time; see docs/operations.md, TokenOverdueAlarm
+warn Alarm        AttemptsFailingAlarm still has insufficient data, 24 h after its deployment; see docs/operations.md, AttemptsFailingAlarm
+warn Alarm        TokenGapAlarm is in ALARM; see docs/operations.md, TokenGapAlarm
 warn Alarm        CredentialsFallbackAlarm notifies nobody; `aws cloudwatch enable-alarm-actions --region us-east-1 --alarm-names CredentialsFallbackAlarm`
 warn Notified     email on-call@example.com, not confirmed; confirm it within two days, with the link in the message from AWS
-warn Undelivered  1 event in UndeliveredQueue; see “TokenOverdueAlarm” in docs/operations.md
+warn Undelivered  1 event in UndeliveredQueue; see docs/operations.md, TokenOverdueAlarm
 """  # noqa: E501 (as it is printed)
     assert expected.splitlines() == problems(lines)
 
@@ -329,13 +329,13 @@ def test_bad(aws: Any, deployment: Deployment, show: Show) -> None:
 bad  Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_FAILED; {EVENTS} run {command} --region us-east-1 --stack-name smartcar-token`
 bad  Function     its reserved concurrency is 0, so no run can start; `aws lambda delete-function-concurrency --region us-east-1 --function-name f`
 bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
-bad  Runs         last rotation 2 h ago; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
-bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago; `make rotate` replaces it
+bad  Runs         last rotation 2 h ago; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see docs/operations.md, Errors
+bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago; see docs/operations.md, TokenOverdueAlarm
 bad  Schedule     rate(50 minutes), disabled; {BY_HAND}
 bad  Alarm        TokenGapAlarm no longer exists; {BY_HAND}
 bad  Notified     on-call@example.com is no longer subscribed to AlarmTopic; {SUBSCRIBE} on-call@example.com`
-bad  Replica      no replica in eu-north-1 (ReplicaRegion); see “Replication” in docs/operations.md
-bad  Replica      ap-south-1 failed: Replication failed: Secret name simple already exists in region ap-south-1.; see “Replication” in docs/operations.md
+bad  Replica      no replica in eu-north-1 (ReplicaRegion); see docs/operations.md, Replication
+bad  Replica      ap-south-1 failed: Replication failed: Secret name simple already exists in region ap-south-1.; see docs/operations.md, Replication
 """  # noqa: E501 (as it is printed)
     assert expected.splitlines() == problems(lines)
 
@@ -352,8 +352,8 @@ def test_missing(aws: Any, deployment: Deployment, show: Show) -> None:
 
     expected = f"""\
 bad  Function     cannot be read: GetFunction failed (ResourceNotFoundException); {BY_HAND}
-bad  Credentials  the secret has no value; see “Replacing the client secret” in docs/operations.md
-bad  Runs         no rotation is known; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see “Errors” in docs/operations.md
+bad  Credentials  the secret has no value; see docs/operations.md, Replacing the client secret
+bad  Runs         no rotation is known; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see docs/operations.md, Errors
 bad  Token        cannot be read: DescribeSecret failed (ResourceNotFoundException); {BY_HAND}
 bad  Schedule     cannot be read: GetSchedule failed (ResourceNotFoundException); {BY_HAND}
 bad  Alarm        the stack has no TokenGapAlarm; {BY_HAND}
@@ -414,8 +414,8 @@ def test_failed_run(aws: Any, show: Show, metric: str) -> None:
     exit_status, verdict, lines = show()
 
     text = "last rotation 17 min ago; last failure 16 min ago"
-    assert [f"bad  Runs         {text}; see “Errors” in docs/operations.md"] == problems(lines)
-    assert "and the last run failed; to do first: see “Errors”" in verdict
+    assert [f"bad  Runs         {text}; see docs/operations.md, Errors"] == problems(lines)
+    assert "and the last run failed; to do first: see docs/operations.md, Errors" in verdict
     assert 1 == exit_status
 
 
@@ -524,7 +524,7 @@ def test_missing_permissions(deployment: Deployment, show: Show) -> None:
 
     exit_status, verdict, lines = show()
 
-    step = "see “Restricted accounts” in docs/operations.md"
+    step = "see docs/operations.md, Restricted accounts"
     assert verdict.startswith(
         "No valid token is published, and whether the last run succeeded cannot be read; "
     )
@@ -552,7 +552,7 @@ def test_denied_value(deployment: Deployment, show: Show) -> None:
 
     assert (
         "bad  Token        cannot be read without the permission secretsmanager:GetSecretValue "
-        "and, with KmsKeyArn, kms:Decrypt; see “Restricted accounts” in docs/operations.md"
+        "and, with KmsKeyArn, kms:Decrypt; see docs/operations.md, Restricted accounts"
     ) in show()[2]
 
 
