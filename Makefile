@@ -6,7 +6,7 @@ SHELL := sh
 PYTHON ?= python3
 FAULTS :=
 EXAMPLE := python
-PAIRS := 31
+ROUNDS := 31
 # An environment of samconfig.toml.
 ENV := default
 VENV := .venv
@@ -36,18 +36,18 @@ IS_TOO_OLD := parseInt(process.versions.node) < $(OLDEST_NODE)
 NODE := $(shell command -v npm > /dev/null && node -e 'process.exit(+($(IS_TOO_OLD)))' && echo found)
 
 # What would end a command later is checked before anything is installed.
-SETTINGS := PYTHON FAULTS EXAMPLE PAIRS WRITE ENV
+SETTINGS := PYTHON FAULTS EXAMPLE ROUNDS WRITE ENV
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-$(if $(filter-out $(SETTINGS),$(GIVEN)),$(error unknown: $(filter-out $(SETTINGS),$(GIVEN)); \
+$(if $(filter-out $(SETTINGS),$(GIVEN)),$(error unknown setting: $(filter-out $(SETTINGS),$(GIVEN)); \
 	choose from $(SETTINGS)))
 
 # Programs get these values as they were given: neither make nor the shell runs anything in them.
-unexport FAULTS EXAMPLE PAIRS ENV
+unexport FAULTS EXAMPLE ROUNDS ENV
 quoted = '$(subst ','\'',$(value $1))'
 
 ifneq ($(filter example,$(MAKECMDGOALS)),)
 EXAMPLES := python lambda node shell
-$(if $(filter $(EXAMPLES),$(EXAMPLE)),,$(error unknown: EXAMPLE=$(EXAMPLE); choose from $(EXAMPLES)))
+$(if $(filter $(EXAMPLES),$(EXAMPLE)),,$(error unknown example: $(EXAMPLE); choose from $(EXAMPLES)))
 MISSING_node := $(if $(NODE),,Node.js $(OLDEST_NODE) or newer, with npm)
 MISSING_shell := $(foreach name,jq curl,$(if $(shell command -v $(name)),,$(name)))
 $(if $(strip $(MISSING_$(EXAMPLE))),$(error missing for EXAMPLE=$(EXAMPLE): $(MISSING_$(EXAMPLE))))
@@ -65,7 +65,7 @@ run: $(VENV)/installed ## run one rotation on this machine; FAULTS="503 429 time
 example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed) $(if $(filter node,$(EXAMPLE)),$(NODE_MODULES)) ## run a consumer on this machine; EXAMPLE=python, lambda, node or shell
 	@PYTHONPATH=functions python -m local.example $(call quoted,EXAMPLE)
 
-test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; require full coverage of functions/
+test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; fails below full coverage of functions/
 	@echo 'Running all tests: this takes about three minutes.'
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
@@ -96,7 +96,7 @@ define ROTATE_AND_SHOW_STATUS
 	PYTHONPATH=functions python -m operations.status $(call quoted,ENV) && [ -z "$$failed" ]
 endef
 
-deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`; rotate the token
+deploy: $(VENV)/installed ## deploy again with the settings of the last `make configure`
 	@PYTHONPATH=functions python -m operations.preflight $(call quoted,ENV)
 	sam build
 	sam deploy --config-env $(call quoted,ENV) --no-confirm-changeset
@@ -117,8 +117,8 @@ rotate: $(VENV)/installed ## replace the token of the deployed stack now
 logs: $(VENV)/installed ## follow the log of the deployed function, from three hours back
 	@PYTHONPATH=functions python -m operations.logs $(call quoted,ENV)
 
-bench: $(VENV)/installed $(RUNTIME) ## compare the cost with that of two scripts; WRITE=1 saves it
-	@PYTHONPATH=functions python -m studies.benchmark $(call quoted,PAIRS)
+bench: $(VENV)/installed $(RUNTIME) ## compare a rotation's cost with two scripts; WRITE=1 updates docs/benchmark.md
+	@PYTHONPATH=functions python -m studies.benchmark $(call quoted,ROUNDS)
 
 simulate: $(VENV)/installed ## simulate outages; WRITE=1 updates docs/outages.md
 	@PYTHONPATH=functions python -m studies.outages
@@ -137,8 +137,8 @@ lock: $(VENV)/installed ## update the requirement files to the newest versions
 LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
 INSTALL := uv pip install --quiet --no-deps --require-hashes
 
-# In another folder, or with another Python, .venv does not work: it is made again. So it is if a PYTHON of another
-# version is given; without PYTHON, it keeps its version.
+# In another folder, or with another Python, .venv no longer works and is rebuilt, and so it is if a PYTHON of another
+# version is given. Without PYTHON, it keeps its version.
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 VERSION := import sysconfig; print(sysconfig.get_python_version())
 INSTALLED := $(shell cat $(VENV)/installed 2> /dev/null)

@@ -46,7 +46,7 @@ CPU, MEMORY = "CPU time, ms", "peak memory, MiB"
 def main(rounds: str) -> None:
     """Measure each side once in each round, and report."""
     if not re.fullmatch(r"[2-9]|[1-9][0-9]+", rounds):
-        sys.exit(f"PAIRS: {rounds!r} is not a number of rounds, 2 or more")
+        sys.exit(f"ROUNDS must be 2 or more, not {rounds!r}")
     if not (RUNTIME_PYTHON.parents[1] / "lib" / "python3.13").exists():
         sys.exit(
             "make bench needs Linux and Python 3.13, the version that Lambda runs: "

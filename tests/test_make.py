@@ -43,9 +43,9 @@ def test_help() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("run faults=503", "unknown: faults; choose from PYTHON FAULTS "),
-        ("example EXAMPLE=", "unknown: EXAMPLE=; choose from python lambda node shell."),
-        ("example EXAMPLE=perl", "unknown: EXAMPLE=perl; choose from python lambda node shell."),
+        ("run faults=503", "unknown setting: faults; choose from PYTHON FAULTS "),
+        ("example EXAMPLE=", "unknown example: ; choose from python lambda node shell."),
+        ("example EXAMPLE=perl", "unknown example: perl; choose from python lambda node shell."),
         ("example EXAMPLE=node", "missing for EXAMPLE=node: Node.js 20 or newer, with npm."),
         ("example EXAMPLE=shell", "missing for EXAMPLE=shell: jq curl."),
     ],
