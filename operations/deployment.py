@@ -34,7 +34,6 @@ class Deployment:
     A stack, and a session in its account and region.
 
     Attributes:
-        account: The ID of the account.
         state: Such as ``UPDATE_COMPLETE``.
         refs: The values of its parameters and the physical IDs of its resources.
     """
@@ -47,12 +46,7 @@ class Deployment:
 
     @classmethod
     def find(cls, environment: str) -> Deployment:
-        """
-        Look up the stack of an environment.
-
-        Raises:
-            DeploymentError: There is no such stack, or no such environment.
-        """
+        """Look up the stack of an environment."""
         session, settings = open_environment(environment)
         name = settings["stack_name"]
         stack = describe_stack(session, name)
@@ -61,8 +55,8 @@ class Deployment:
                 f"There is no stack {name} in {place(session)}; "
                 f"`make configure ENV={environment}` deploys it"
             )
-        found = session.client("cloudformation").list_stack_resources(StackName=name)
         refs = parameters(stack)
+        found = session.client("cloudformation").list_stack_resources(StackName=name)
         for each in found["StackResourceSummaries"]:
             # A resource that is about to be created has no physical ID yet.
             if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE":
@@ -76,30 +70,30 @@ class Deployment:
         return cli_options(self.session)
 
     def ref(self, name: str) -> str:
-        """
-        Return what ``Ref`` returns in the template, for a parameter or a resource.
-
-        Raises:
-            DeploymentError: The stack does not have it.
-        """
+        """Return what ``Ref`` returns in the template, for a parameter or a resource."""
         if name not in self.refs:
             raise DeploymentError(f"the stack has no {name}")
         return self.refs[name]
 
+    def log_events(self, since: float) -> Iterator[Any]:
+        """Yield the events of the function's log, from a Unix time on."""
+        pages = (
+            self.session.client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(logGroupName=self.ref("RotateTokenLogGroup"), startTime=int(1000 * since))
+        )
+        for page in pages:
+            yield from page["events"]
+
 
 def open_environment(environment: str) -> tuple[boto3.Session, dict[str, Any]]:
-    """
-    Return a session for an environment, and what samconfig.toml has for its `sam deploy`.
-
-    Raises:
-        DeploymentError: The file cannot be read, or does not name the stack of the environment.
-    """
+    """Return a session for an environment, and what samconfig.toml has for its `sam deploy`."""
     try:
         tables = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DeploymentError(f"{SETTINGS} cannot be read: {error}") from error
-    if environment not in tables:
-        environments = [name for name, table in tables.items() if isinstance(table, dict)]
+    environments = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    if environment not in environments:
         raise DeploymentError(
             f"{SETTINGS} has no environment {environment}, only {', '.join(environments)}; copy "
             "[staging.global.parameters] and [staging.deploy.parameters], and in the copies "
@@ -107,7 +101,7 @@ def open_environment(environment: str) -> tuple[boto3.Session, dict[str, Any]]:
         )
     settings: dict[str, Any] = {}
     for command in ("global", "deploy"):
-        settings |= tables[environment].get(command, {}).get("parameters", {})
+        settings |= environments[environment].get(command, {}).get("parameters", {})
     if "stack_name" not in settings:
         raise DeploymentError(f"{SETTINGS} has no stack_name for {environment}")
     session = boto3.Session(

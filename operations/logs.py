@@ -17,19 +17,14 @@ def main(environment: str) -> None:
     """Print the events of the last hours, and then each new one."""
     with one_line_errors():
         deployment = Deployment.find(environment)
-        log_group = deployment.ref("RotateTokenLogGroup")
-        pages = deployment.session.client("logs").get_paginator("filter_log_events")
-        newest = int(1000 * (time.time() - 3600 * HOURS_BACK + LATE_SECONDS))
+        newest = time.time() - 3600 * HOURS_BACK + LATE_SECONDS
         printed: set[str] = set()
         while True:
-            for page in pages.paginate(
-                logGroupName=log_group, startTime=newest - 1000 * LATE_SECONDS
-            ):
-                for event in page["events"]:
-                    if event["eventId"] not in printed:
-                        printed.add(event["eventId"])
-                        print(" ".join(event["message"].split()), flush=True)
-                    newest = max(newest, event["timestamp"])
+            for event in deployment.log_events(since=newest - LATE_SECONDS):
+                if event["eventId"] not in printed:
+                    printed.add(event["eventId"])
+                    print(" ".join(event["message"].split()), flush=True)
+                newest = max(newest, event["timestamp"] / 1000)
             time.sleep(POLL_SECONDS)
 
 

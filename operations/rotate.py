@@ -19,14 +19,12 @@ from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from operations.deployment import Deployment, DeploymentError, age, one_line_errors
 
 EVENT = Path("events", "rotate_now.json")
-
 ANSWER_SECONDS = 60
 
 # What a deployment has just changed is not yet known everywhere in AWS.
 REPEATED_ERRORS = {"CredentialsError", "SecretsManagerError"}
 REPETITIONS = 3
 REPETITION_SECONDS = 20
-
 
 STORE = (
     "store valid ones with `aws secretsmanager put-secret-value {options} --secret-id "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -47,6 +48,9 @@ PERMISSIONS = (
 )
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 """The error codes for a missing permission; the last one is that of SNS."""
+
+FAILURES = ("AttemptFailed", "Errors", "Throttles")
+"""The metrics that count failures: the function's, and two of Lambda's."""
 
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 
@@ -102,12 +106,8 @@ class Observed:
         """The last minute of the last 24 hours in which each metric counted something."""
         ours = "SmartcarTokenRotation", "service", self.deployment.stack_name
         lambdas = "AWS/Lambda", "FunctionName", self.deployment.ref("RotateTokenFunction")
-        metrics = {
-            "AttemptFailed": ours,
-            "CredentialsFallback": ours,
-            "Errors": lambdas,
-            "Throttles": lambdas,
-        }
+        metrics = dict.fromkeys(("AttemptFailed", "CredentialsFallback"), ours)
+        metrics |= dict.fromkeys(("Errors", "Throttles"), lambdas)
         queries = []
         for name, (namespace, dimension, value) in metrics.items():
             dimensions = [{"Name": dimension, "Value": value}]
@@ -118,42 +118,39 @@ class Observed:
         found = self.deployment.session.client("cloudwatch").get_metric_data(
             MetricDataQueries=queries, StartTime=now - timedelta(days=1), EndTime=now
         )["MetricDataResults"]
-        counted = [
-            (each["Label"], minute)
+        return {
+            each["Label"]: max(compress(each["Timestamps"], each["Values"]), default=LONG_AGO)
             for each in found
-            for minute, count in zip(each["Timestamps"], each["Values"], strict=True)
-            if count
-        ]
-        return dict(sorted(counted))
+        }
 
-    @property
-    def counted_at(self) -> datetime:
-        """The minute of the last failure after the last rotation, as the metrics show it."""
-        times = [self.last_counted.get(name) for name in ("AttemptFailed", "Errors", "Throttles")]
-        return max((each for each in times if each and each > self.issued_at), default=LONG_AGO)
+
+def describe_secret(deployment: Deployment, name: str) -> Any:  # noqa: ANN401 (JSON)
+    """Return the description of a secret of the stack, or of one of its parameters."""
+    client = deployment.session.client("secretsmanager")
+    return client.describe_secret(SecretId=deployment.ref(name))
 
 
 def stack(observed: Observed) -> Iterator[Finding]:
     """Report how the last deployment ended."""
     deployment, state = observed.deployment, observed.deployment.state
-    options = f"{deployment.options} --stack-name {deployment.stack_name}"
+    session, name = deployment.session, deployment.stack_name
+    options = f"{deployment.options} --stack-name {name}"
     cause = f"correct what `aws cloudformation describe-stack-events {options}` says, and"
-    mark, note, step = Mark.OK, "", ""
+    text = f"{name} in account {deployment.account}, {session.region_name}: {state}"
     if state.startswith(PARTIAL):
-        mark, step = Mark.BAD, deletion(deployment.session, deployment.stack_name)
+        yield Mark.BAD, text, deletion(session, name)
     elif state == "UPDATE_ROLLBACK_FAILED":
         step = f"{cause} run `aws cloudformation continue-update-rollback {options}`"
-        mark = Mark.BAD
+        yield Mark.BAD, text, step
     elif state.endswith("FAILED"):
-        mark, step = Mark.BAD, f"{cause} deploy again"
+        yield Mark.BAD, text, f"{cause} deploy again"
     elif state == "UPDATE_ROLLBACK_COMPLETE":
-        mark, note = Mark.WARN, ": the last update failed and was rolled back"
-        step = f"{cause} deploy again"
+        text += ": the last update failed and was rolled back"
+        yield Mark.WARN, text, f"{cause} deploy again"
     elif state.endswith("IN_PROGRESS"):
-        mark, note = Mark.WARN, ": wait for its end"
-    region = deployment.session.region_name
-    text = f"{deployment.stack_name} in account {deployment.account}, {region}: {state}{note}"
-    yield mark, text, step
+        yield Mark.WARN, f"{text}: wait for its end", ""
+    else:
+        yield Mark.OK, text, ""
 
 
 def function(observed: Observed) -> Iterator[Finding]:
@@ -179,14 +176,13 @@ def credentials(observed: Observed) -> Iterator[Finding]:
         step = f"create it in {deployment.session.region_name}, and run `make configure`"
         yield Mark.BAD, f"the secret is in {region}, where the function does not look", step
         return
-    secret = deployment.session.client("secretsmanager").describe_secret(SecretId=secret_id)
+    secret = describe_secret(deployment, "CredentialsSecretArn")
     if problem := missing_value(deployment, secret, step):
         yield problem
         return
     yield Mark.OK, f"last changed {age(secret['LastChangedDate'])} ago", ""
-    fallback_at = observed.last_counted.get("CredentialsFallback")
-    last_change = max(secret["LastChangedDate"], observed.issued_at)
-    if fallback_at and fallback_at + MINUTE > last_change:
+    fallback_at = observed.last_counted["CredentialsFallback"]
+    if fallback_at + MINUTE > max(secret["LastChangedDate"], observed.issued_at):
         yield Mark.WARN, "the last rotation had to use the previous version", step
 
 
@@ -204,13 +200,14 @@ def runs(observed: Observed) -> Iterator[Finding]:
     rotation, since = f"last rotation {age(observed.issued_at)} ago", "since"
     if observed.problem:
         rotation, since = "no rotation is known", "in the last 24 hours"
-    failed_at, reason = observed.counted_at, ""
+    counted_at = max(observed.last_counted[name] for name in FAILURES)
+    logged_at, reason = LONG_AGO, ""
     try:
         logged_at, reason = last_logged_failure(observed)
-        failed_at = max(failed_at, logged_at)
     except ClientError as error:
         yield unreadable("Runs", error)
-    if failed_at == LONG_AGO:
+    failed_at = max(counted_at, logged_at)
+    if failed_at <= observed.issued_at:
         yield Mark.OK, f"{rotation}; no failure {since}", ""
         return
     text = f"{rotation}; last failure {age(failed_at)} ago"
@@ -218,65 +215,51 @@ def runs(observed: Observed) -> Iterator[Finding]:
 
 
 def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
-    """Return the last line of the log on a failure after the last rotation; it may be empty."""
+    """Return when the log last reports a failure after the last rotation, if ever, and why."""
     # The metrics arrive a minute later than the log, and name no reason. The failed attempt before
     # a rotation may be logged in the same second.
     since = max(observed.issued_at + timedelta(seconds=1), datetime.now(UTC) - timedelta(days=1))
-    pages = observed.deployment.session.client("logs").get_paginator("filter_log_events")
-    found = pages.paginate(
-        logGroupName=observed.deployment.ref("RotateTokenLogGroup"),
-        startTime=int(1000 * since.timestamp()),
-    )
     # The function reports a failed attempt, Lambda an uncaught error.
-    events = [
+    failures = [
         event
-        for page in found
-        for event in page["events"]
+        for event in observed.deployment.log_events(since.timestamp())
         if "Attempt failed" in event["message"] or '"errorMessage"' in event["message"]
     ]
-    if not events:
+    if not failures:
         return LONG_AGO, ""
-    line = json.loads(events[-1]["message"])
-    is_uncaught = "errorMessage" in line
-    reason = f"{line.get('errorType')}: {line['errorMessage']}" if is_uncaught else line["message"]
-    return datetime.fromtimestamp(events[-1]["timestamp"] / 1000, UTC), " ".join(reason.split())
+    line = json.loads(failures[-1]["message"])
+    reason = line.get("message") or f"{line.get('errorType')}: {line['errorMessage']}"
+    return datetime.fromtimestamp(failures[-1]["timestamp"] / 1000, UTC), " ".join(reason.split())
 
 
 def token(observed: Observed) -> Iterator[Finding]:
     """Report how long the published token is valid, or why there is none."""
     now, end = datetime.now(UTC), observed.expires_at
-    step = RUNBOOK.format("TokenOverdueAlarm")
+    deployment, step = observed.deployment, RUNBOOK.format("TokenOverdueAlarm")
     issued = f"issued {age(observed.issued_at)} ago"
     text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
-    if observed.problem:
-        yield missing_token(observed.deployment, observed.problem)
+    if isinstance(observed.problem, ValueError):
+        yield Mark.BAD, f"no valid token: {observed.problem}", "`make rotate` replaces it"
+    elif observed.problem:
+        # If the secret itself is missing, this fails as well.
+        secret = describe_secret(deployment, "TokenSecret")
+        finding = missing_value(deployment, secret, "`make rotate` requests a token")
+        if not finding:
+            raise observed.problem
+        yield finding
     elif now >= end:
         yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}", step
-    elif now >= observed.issued_at + int(observed.deployment.ref("OverdueMinutes")) * MINUTE:
+    elif now >= observed.issued_at + int(deployment.ref("OverdueMinutes")) * MINUTE:
         yield Mark.WARN, f"{text}, not replaced in time", step
     else:
         yield Mark.OK, text, ""
-
-
-def missing_token(deployment: Deployment, problem: Exception) -> Finding:
-    """Return why no token can be read."""
-    if isinstance(problem, ValueError):
-        return Mark.BAD, f"no valid token: {problem}", "`make rotate` replaces it"
-    # If the secret itself is missing, this call fails as well.
-    secret = deployment.session.client("secretsmanager").describe_secret(
-        SecretId=deployment.ref("TokenSecret")
-    )
-    if finding := missing_value(deployment, secret, "`make rotate` requests a token"):
-        return finding
-    raise problem
 
 
 def schedule(observed: Observed) -> Iterator[Finding]:
     """Report how often the schedule starts a run, and whether it is enabled."""
     client = observed.deployment.session.client("scheduler")
     found = client.get_schedule(Name=observed.deployment.ref("RotateTokenFunctionSchedule"))
-    is_enabled = found["State"] == "ENABLED"
-    mark, step = (Mark.OK, "") if is_enabled else (Mark.BAD, BY_HAND)
+    mark, step = (Mark.OK, "") if found["State"] == "ENABLED" else (Mark.BAD, BY_HAND)
     yield mark, f"{found['ScheduleExpression']}, {found['State'].lower()}", step
 
 
@@ -289,19 +272,18 @@ def alarms(observed: Observed) -> Iterator[Finding]:
     by_name = {alarm["AlarmName"]: alarm for alarm in found}
     for logical_id, name in names.items():
         alarm = by_name.get(name)
-        if not alarm:
-            yield Mark.BAD, f"{logical_id} no longer exists", BY_HAND
-            continue
         mark, text, step = alarm_state(observed, logical_id, alarm)
         yield mark, f"{logical_id} {text}", step
-        if not alarm["ActionsEnabled"]:
+        if alarm and not alarm["ActionsEnabled"]:
             command = f"aws cloudwatch enable-alarm-actions {deployment.options}"
             step = f"`{command} --alarm-names {name}`"
             yield Mark.WARN, f"{logical_id} notifies nobody", step
 
 
-def alarm_state(observed: Observed, logical_id: str, alarm: dict[str, Any]) -> Finding:
-    """Return how serious the state of an alarm is, and what it says."""
+def alarm_state(observed: Observed, logical_id: str, alarm: Any) -> Finding:  # noqa: ANN401 (JSON)
+    """Return how serious the state of an alarm is, what it says, and what to do."""
+    if not alarm:
+        return Mark.BAD, "no longer exists", BY_HAND
     step = RUNBOOK.format(logical_id)
     if alarm["StateValue"] == "OK":
         return Mark.OK, "is OK", ""
@@ -348,9 +330,7 @@ def replica(observed: Observed) -> Iterator[Finding]:
     """Report whether the token secret is replicated, as the stack's parameter asks."""
     deployment, step = observed.deployment, RUNBOOK.format("Replication")
     wanted = deployment.ref("ReplicaRegion")
-    client = deployment.session.client("secretsmanager")
-    found = client.describe_secret(SecretId=deployment.ref("TokenSecret"))
-    replicas = found.get("ReplicationStatus", [])
+    replicas = describe_secret(deployment, "TokenSecret").get("ReplicationStatus", [])
     if wanted and wanted not in {each["Region"] for each in replicas}:
         yield Mark.BAD, f"no replica in {wanted} (ReplicaRegion)", step
     elif not replicas:
@@ -443,17 +423,12 @@ def show(deployment: Deployment) -> int:
     console = Console()
     console.print(Text(verdict(observed, lines), style="bold"), soft_wrap=True)
     for topic, (mark, text, step) in lines:
-        label = Text(f"{mark.name.lower():4}", style=mark.value)
+        label = f"{mark.name.lower():4}", mark.value
         line = f" {topic:12} {text}; {step}" if step else f" {topic:12} {text}"
-        console.print(label + Text(line), soft_wrap=True)
+        console.print(Text.assemble(label, line), soft_wrap=True)
     return int(any(mark is Mark.BAD for _, (mark, _, _) in lines))
 
 
-def main(environment: str) -> int:
-    """Show the stack of an environment; return the exit status."""
-    with one_line_errors():
-        return show(Deployment.find(environment))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    with one_line_errors():
+        sys.exit(show(Deployment.find(sys.argv[1])))
