@@ -386,8 +386,9 @@ def report(observed: Observed) -> Iterator[tuple[str, Finding]]:
 
 def unreadable(topic: str, error: ClientError) -> Finding:
     """Return why a section cannot be read."""
-    code, operation = error.response["Error"]["Code"], error.operation_name
-    if code not in ACCESS_DENIED:
+    operation = error.operation_name
+    if not is_denied(error):
+        code = error.response["Error"]["Code"]
         return Mark.BAD, f"cannot be read: {operation} failed ({code})", BY_HAND
     (permission,) = (each for each in PERMISSIONS if each.endswith(f":{operation}"))
     if operation == "GetSecretValue":
@@ -395,6 +396,11 @@ def unreadable(topic: str, error: ClientError) -> Finding:
     mark = Mark.BAD if topic == "Token" else Mark.WARN
     text = f"cannot be read without the permission {permission}"
     return mark, text, RUNBOOK.format("Restricted accounts")
+
+
+def is_denied(error: Exception | None) -> bool:
+    """Tell whether an error is a missing permission."""
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in ACCESS_DENIED
 
 
 def verdict(observed: Observed, lines: list[tuple[str, Finding]]) -> str:
@@ -411,9 +417,12 @@ def verdict(observed: Observed, lines: list[tuple[str, Finding]]) -> str:
     elif Mark.WARN in marks:
         run = "whether the last run succeeded cannot be read"
     left = observed.expires_at - datetime.now(UTC)
-    if left <= timedelta():
-        return f"No valid token is published, and {run}; {first}"
-    return f"A valid token is published, for another {duration(left)}, and {run}; {first}"
+    published = f"A valid token is published, for another {duration(left)}"
+    if is_denied(observed.problem):
+        published = "Whether a valid token is published cannot be read"
+    elif left <= timedelta():
+        published = "No valid token is published"
+    return f"{published}, and {run}; {first}"
 
 
 def show(deployment: Deployment) -> int:

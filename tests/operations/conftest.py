@@ -65,3 +65,11 @@ def create_stack(aws: Any) -> CreateStack:
         )
 
     return create_stack
+
+
+@pytest.fixture
+def stack(create_stack: CreateStack, save: Save, tmp_path: Path) -> Path:
+    """The stack `token` of the default environment; the folder of its samconfig.toml."""
+    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
+    create_stack("token", "us-east-1")
+    return tmp_path

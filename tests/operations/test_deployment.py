@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import (
     ClientError,
-    NoCredentialsError,
-    NoRegionError,
     ProfileNotFound,
     SSOTokenLoadError,
     TokenRetrievalError,
@@ -91,17 +89,18 @@ def test_odd_settings(save: Save, settings: str, expected: str) -> None:
         Deployment.find("prod")
 
 
-def test_missing_environment(save: Save) -> None:
+@pytest.mark.parametrize("environment", ["prod", "version"])
+def test_missing_environment(save: Save, environment: str) -> None:
     """An environment that samconfig.toml does not have is an error that says how to add it."""
     save(GUIDED)
 
     with pytest.raises(
         DeploymentError,
-        match="^samconfig.toml has no environment prod, only default, staging; copy "
+        match=f"^samconfig.toml has no environment {environment}, only default, staging; copy "
         r"\[staging.global.parameters\] and \[staging.deploy.parameters\], and in the copies "
-        "rename staging to prod and change the stack_name$",
+        f"rename staging to {environment} and change the stack_name$",
     ):
-        Deployment.find("prod")
+        Deployment.find(environment)
 
 
 @pytest.mark.usefixtures("save")
@@ -114,8 +113,6 @@ def test_missing_settings() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NoRegionError(), "No AWS region found: .* `AWS_REGION=us-east-1 make configure`$"),
-        (NoCredentialsError(), "No AWS credentials found: "),
         (
             SSOTokenLoadError(error_msg="it is\ngone"),
             "The AWS sign-on has expired: .*`aws sso login`",

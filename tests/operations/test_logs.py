@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from operations import logs
 
-if TYPE_CHECKING:
-    from tests.operations.conftest import CreateStack, Save
 
-
+@pytest.mark.usefixtures("stack")
 def test_follow(
-    aws: Any,
-    create_stack: CreateStack,
-    save: Save,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    aws: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Events of the last three hours, and later each new one once, are printed as one line each."""
-    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
-    create_stack("token", "us-east-1")
     client = aws("logs")
     for stream in ("first", "second"):
         client.create_log_stream(logGroupName="log", logStreamName=stream)

@@ -143,6 +143,7 @@ def test_failed_rotation(create_stack: CreateStack, make: Make) -> None:
         == (lines[7])
     )
     assert 2 == status
+    assert (2, lines[6:]) == make("status", AWS_REGION="eu-central-1")
 
 
 @pytest.mark.parametrize(

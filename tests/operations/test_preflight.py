@@ -88,7 +88,9 @@ def test_no_region(save: Save, *, asks: bool) -> None:
     """Without a region, neither command builds anything; `make configure` could not look either."""
     save(NAMED)
 
-    with pytest.raises(SystemExit, match="^No AWS region found: "):
+    with pytest.raises(
+        SystemExit, match="^No AWS region found: .* `AWS_REGION=us-east-1 make configure`$"
+    ):
         preflight.main("default", asks=asks)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +14,8 @@ from tests.samples import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from tests.operations.conftest import CreateStack, Save
 
 
 class FakeLambda(LoopbackServer):
@@ -62,13 +60,9 @@ def failed(error_type: str) -> tuple[str, dict[str, Any], bool]:
 
 
 @pytest.fixture
-def function(
-    create_stack: CreateStack, save: Save, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FakeLambda]:
+def function(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLambda]:
     """The function of a stack, in a folder with the project's events and a samconfig.toml."""
-    save('[default.global.parameters]\nstack_name = "token"\nregion = "us-east-1"')
-    create_stack("token", "us-east-1")
-    Path("events").symlink_to(PROJECT / "events")
+    (stack / "events").symlink_to(PROJECT / "events")
     with FakeLambda() as function:
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", function.address)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
