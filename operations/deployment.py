@@ -174,7 +174,6 @@ def one_line_errors(before: str = "", after: str = "") -> Iterator[None]:
 
 def explain(error: Exception) -> str:
     """Return in one line what an error of AWS means, with the next step where that is known."""
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     if isinstance(error, exceptions.NoCredentialsError):
         return (
             "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
@@ -183,8 +182,8 @@ def explain(error: Exception) -> str:
         return (
             "No AWS region found: set it before make, as in `AWS_REGION=us-east-1 make configure`"
         )
-    if isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError)) or code.startswith(
-        "ExpiredToken"
-    ):
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    is_signed_out = isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError))
+    if is_signed_out or code.startswith("ExpiredToken"):
         return "The AWS sign-on has expired: run `aws sso login`, with the `--profile` that you use"
     return " ".join(str(error).split())

@@ -33,7 +33,7 @@ from operations.deployment import (
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PERMISSIONS = (
     "cloudwatch:DescribeAlarms",
@@ -124,8 +124,8 @@ class Observed:
         }
 
 
-def describe_secret(deployment: Deployment, name: str) -> Any:  # noqa: ANN401 (JSON)
-    """Return the description of a secret of the stack, or of one of its parameters."""
+def describe_secret(deployment: Deployment, name: str) -> Mapping[str, Any]:
+    """Describe the secret that a parameter or a resource of the stack is."""
     client = deployment.session.client("secretsmanager")
     return client.describe_secret(SecretId=deployment.ref(name))
 
@@ -186,7 +186,7 @@ def credentials(observed: Observed) -> Iterator[Finding]:
         yield Mark.WARN, "the last rotation had to use the previous version", step
 
 
-def missing_value(deployment: Deployment, secret: Any, step: str) -> Finding | None:  # noqa: ANN401 (JSON)
+def missing_value(deployment: Deployment, secret: Mapping[str, Any], step: str) -> Finding | None:
     """Return why a secret has no value, or None if it has one."""
     if "DeletedDate" in secret:
         options = f"{deployment.options} --secret-id {secret['ARN']}"
@@ -280,7 +280,7 @@ def alarms(observed: Observed) -> Iterator[Finding]:
             yield Mark.WARN, f"{logical_id} notifies nobody", step
 
 
-def alarm_state(observed: Observed, logical_id: str, alarm: Any) -> Finding:  # noqa: ANN401 (JSON)
+def alarm_state(observed: Observed, logical_id: str, alarm: dict[str, Any] | None) -> Finding:
     """Return how serious the state of an alarm is, what it says, and what to do."""
     if not alarm:
         return Mark.BAD, "no longer exists", BY_HAND

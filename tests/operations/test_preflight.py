@@ -44,11 +44,9 @@ def test_clear(
     assert "Stack token in account 123456789012, region us-east-1\n" == capsys.readouterr().out
 
 
-def test_existing_stack(create_stack: CreateStack, save: Save) -> None:
+@pytest.mark.usefixtures("stack")
+def test_existing_stack() -> None:
     """A stack keeps its credentials secret, although samconfig.toml does not have it."""
-    save(LOCATED)
-    create_stack("token", "us-east-1")
-
     preflight.main("default", asks=False)
 
 
