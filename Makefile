@@ -9,6 +9,9 @@ EXAMPLE := python
 ROUNDS := 31
 # An environment of samconfig.toml.
 ENV := default
+# Programs get these values as they were given: neither make nor the shell runs anything in them.
+unexport FAULTS EXAMPLE ROUNDS ENV
+quoted = '$(subst ','\'',$(value $1))'
 VENV := .venv
 BIN := $(VENV)/bin
 # If PYTHON is given, it is not looked up in the PATH below, which begins with .venv.
@@ -40,10 +43,6 @@ SETTINGS := PYTHON FAULTS EXAMPLE ROUNDS WRITE ENV
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 $(if $(filter-out $(SETTINGS),$(GIVEN)),$(error unknown setting: $(filter-out $(SETTINGS),$(GIVEN)); \
 	choose from $(SETTINGS)))
-
-# Programs get these values as they were given: neither make nor the shell runs anything in them.
-unexport FAULTS EXAMPLE ROUNDS ENV
-quoted = '$(subst ','\'',$(value $1))'
 
 ifneq ($(filter example,$(MAKECMDGOALS)),)
 EXAMPLES := python lambda node shell

@@ -131,6 +131,7 @@ TABLE = [
             "invalid_scope",
             "unauthorized_client",
             "unsupported_grant_type",
+            "unsupported_response_type",
             "access_denied",
             "invalid_target",
             "use_dpop_nonce",
@@ -284,7 +285,7 @@ def test_fault(
     assert len(endpoint.requests) == row.requests + recovers
     assert output.out.count('"AttemptFailed":[1.0]') == row.failed_attempts
     assert context.get_remaining_time_in_millis() > 5000
-    assert leaked(visible, SECRET, old.access_token, token.access_token, TOKEN) == set()
+    assert leaked(visible, SECRET, TOKEN, old.access_token, *endpoint.tokens) == set()
 
 
 @pytest.mark.xdist_group("package")
@@ -314,4 +315,4 @@ def test_artifact(
     assert error == (row.error.__name__ if row.error and row.is_refusal else "")
     assert (token == old) == row.is_refusal
     assert len(endpoint.requests) == row.requests + (not row.is_refusal)
-    assert leaked(visible, SECRET, old.access_token, token.access_token, TOKEN) == set()
+    assert leaked(visible, SECRET, TOKEN, old.access_token, *endpoint.tokens) == set()

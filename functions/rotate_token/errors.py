@@ -1,5 +1,5 @@
 """
-The errors of a run; each class says what the run does next.
+The errors of a run; the tree says what the run does next.
 
 ::
 
@@ -8,9 +8,12 @@ The errors of a run; each class says what the run does next.
     │   ├── SecretsManagerUnavailableError
     │   └── TokenEndpointUnavailableError
     ├── CredentialsError                    it tries the previous credentials, then as the next two
-    ├── SecretsManagerError                 ┐ it tries again after 30 s, or fails at once if it is
-    ├── TokenRequestError                   ┘ forced; a token that cannot be read is replaced
+    ├── SecretsManagerError                 it tries again after 30 s; a token that it cannot read,
+    │                                       it replaces
+    ├── TokenRequestError                   it tries again after 30 s
     └── ConfigurationError                  it fails at once: no setting changes while it runs
+
+A forced run, for which somebody waits, fails at once on all but a `TransientError`.
 
 The message tells the operator what failed, where, and what to do about it. Neither
 the message nor any attribute holds a client secret or a token.

@@ -41,8 +41,7 @@ def lambda_handler(event: object, context: LambdaContext) -> Result:
     """
     Rotate the token if one is due, or if the event is ``{"force": true}``.
 
-    Raises:
-        RotationError: No new token was published. Lambda retries the run.
+    A failed run raises its error, so that Lambda retries it.
     """
     run = Run(
         context.get_remaining_time_in_millis() / 1000,
@@ -62,7 +61,7 @@ def lambda_handler(event: object, context: LambdaContext) -> Result:
 def report_failed_attempt(error: RotationError, what_follows: str) -> None:
     """Log and count a failed attempt immediately."""
     name = type(error).__name__
-    logger.warning("Attempt failed: %s: %s; %s", name, error.problem, what_follows)
+    logger.warning("Attempt failed: %s: %s; %s", name, error, what_follows)
     metrics.add_metric("AttemptFailed", MetricUnit.Count, 1)
     metrics.flush_metrics()
 

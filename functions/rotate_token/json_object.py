@@ -13,7 +13,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError("the value is not a JSON object")  # noqa: TRY004 (the text is at fault)

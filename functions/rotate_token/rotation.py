@@ -39,12 +39,7 @@ class Result(TypedDict):
 
 
 def rotate(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> Result:
-    """
-    Publish a new token if one is due, or in any case if the run is forced.
-
-    Raises:
-        RotationError: No new token was published; the message says why.
-    """
+    """Publish a new token if one is due, or in any case if the run is forced."""
     old, reason = run.retry(lambda: _assess(store, run))
     if old and reason == "fresh":
         return {
@@ -64,7 +59,7 @@ def _assess(store: SecretStore, run: Run) -> tuple[AccessToken | None, Reason]:
     try:
         old = store.read_token()
     except SecretsManagerError as error:
-        run.report(error, f"replacing the token; {error.next_step}")
+        run.report(error, "replacing the token")
         return None, "unreadable"
     if old is None:
         return None, "missing"

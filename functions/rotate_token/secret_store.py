@@ -31,8 +31,8 @@ The longest time for a call with `CLIENT_CONFIG`: two tries of 6 s, with up to 1
 
 A try lasts 6 s if the name of Secrets Manager resolves to three addresses, as that of a VPC
 endpoint in three zones does, each of which gets the connect timeout, and if the last one gets the
-read timeout. A slow name resolution, or an answer that arrives in pieces, may take longer: then
-Lambda's timeout ends the run.
+read timeout. A slow name resolution or TLS handshake, or an answer that arrives in pieces, may take
+longer: then Lambda's timeout ends the run.
 """
 
 _ARN = re.compile(r"arn:[^:]*:secretsmanager:(?P<region>[^:]*):")
@@ -58,8 +58,15 @@ _NEXT_STEPS = {
     "ResourceNotFoundException": "create the secret, or correct the setting that names it",
 }
 
-# What a call raises: KeyError and UnicodeDecodeError if its response was cut off.
-_FAILURES = (BotoCoreError, ClientError, KeyError, UnicodeDecodeError)
+# What a call raises; the last four, if its response is cut off or not one of Secrets Manager.
+_FAILURES = (
+    BotoCoreError,
+    ClientError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    UnicodeDecodeError,
+)
 
 
 class _NoValueError(ValueError):
@@ -149,7 +156,7 @@ class SecretStore:
             return secret.get("SecretString", ""), secret["VersionId"]
         except self._client.exceptions.ResourceNotFoundException as error:
             raise _NoValueError(
-                f"it does not exist, or has no value with the label {staging_label}"
+                f"it has no value with the label {staging_label}, or does not exist"
             ) from error
         except _FAILURES as error:
             raise _translate("GetSecretValue", secret_id, error) from error
@@ -157,21 +164,17 @@ class SecretStore:
 
 def _translate(operation: str, secret_id: str, error: Exception) -> RotationError:
     """Translate the error of a call; it is permanent only if Secrets Manager says so."""
-    code, reason, is_permanent = "", "the response was cut off", False
+    problem = f"{operation} failed on secret {secret_id}"
+    next_step = "if this persists, check the AWS Health Dashboard"
     if isinstance(error, BotoCoreError):
-        reason = type(error).__name__
-    elif isinstance(error, ClientError):
-        code = error.response["Error"]["Code"]
-        reason = f"{code}: {error.response['Error']['Message']}"
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        # If the response was cut off, botocore takes the status for the code.
-        is_permanent = (
-            code not in _TRANSIENT_CODES
-            and not code.isdecimal()
-            and status < HTTPStatus.INTERNAL_SERVER_ERROR
-        )
-    error_class = SecretsManagerError if is_permanent else SecretsManagerUnavailableError
-    return error_class(
-        f"{operation} failed on secret {secret_id} ({reason})",
-        _NEXT_STEPS.get(code, "if this persists, check the AWS Health Dashboard"),
+        return SecretsManagerUnavailableError(f"{problem} ({type(error).__name__})", next_step)
+    if not isinstance(error, ClientError):
+        return SecretsManagerUnavailableError(f"{problem} (the response is incomplete)", next_step)
+    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+    may_pass = (
+        code in _TRANSIENT_CODES
+        or code.isdecimal()  # the response was cut off: then botocore takes the status for the code
+        or error.response["ResponseMetadata"]["HTTPStatusCode"] >= HTTPStatus.INTERNAL_SERVER_ERROR
     )
+    error_class = SecretsManagerUnavailableError if may_pass else SecretsManagerError
+    return error_class(f"{problem} ({code}: {message})", _NEXT_STEPS.get(code, next_step))

@@ -38,8 +38,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WBITS = 16 + zlib.MAX_WBITS  # zlib's number for gzip with any window
 _TRANSIENT_STATUSES = {408, 425, 429, *range(500, 600)}
 _TRANSIENT_ERROR_CODES = {"server_error", "temporarily_unavailable"}
-# The request never changes, so these are about the client: RFC 6749 sections 4.1.2.1 and 5.2,
-# RFC 8693 section 2.2.2, RFC 9449 section 8.
+# The request is always the same, so whatever is refused with one of these codes is the client (RFC
+# 6749 sections 4.1.2.1 and 5.2, RFC 8693 section 2.2.2, RFC 9449 section 8).
 _CLIENT_ERROR_CODES = {
     "access_denied",
     "invalid_client",
@@ -135,15 +135,19 @@ class TokenEndpoint:
         exchange = executor.submit(self._exchange, credentials, seconds, connection)
         try:
             return exchange.result(seconds)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            # A UnicodeError: the host name cannot be encoded.
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigurationError(
                 f"TOKEN_URL is not a usable URL: {error}", "use https://host/path"
+            ) from error
+        except UnicodeError as error:
+            raise ConfigurationError(
+                f"A host name cannot be encoded: {error}",
+                "correct it in TOKEN_URL or, if it is that of a proxy, in HTTPS_PROXY or ALL_PROXY",
             ) from error
         except (TimeoutError, httpx.RequestError) as error:
             raise TokenEndpointUnavailableError(
                 f"{self._url} sent no complete response{_explain(error, seconds)}",
-                "if this persists, check that TOKEN_URL is correct and reachable from the function",
+                "if this persists, check TOKEN_URL and the function's route to it: VPC, NAT, proxy",
             ) from error
         finally:
             connection.give_up()
@@ -182,8 +186,10 @@ class TokenEndpoint:
                 event_hooks={"response": [_forget_location]},
             )
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # An InvalidURL shows a part of a proxy's URL, which may be one of its password.
+            reason = "InvalidURL" if isinstance(error, httpx.InvalidURL) else error
             raise ConfigurationError(
-                f"The HTTP client cannot be created: {error}",
+                f"The HTTP client cannot be created: {reason}",
                 "correct SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY or NO_PROXY in the "
                 "function's environment",
             ) from error

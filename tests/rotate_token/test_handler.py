@@ -119,10 +119,13 @@ def test_failed_attempts(
     assert metrics(lines) == [{"AttemptFailed": 1}] * 3
     first, second, third = warnings(lines)
     unavailable = f"Attempt failed: TokenEndpointUnavailableError: {endpoint.url} answered"
-    assert first.startswith(f"{unavailable} 503 temporarily_unavailable; retrying in ")
+    assert first.startswith(f"{unavailable} 503 temporarily_unavailable; if this persists, ")
     assert first.endswith(" s (attempt 2)")
-    assert second.startswith(f"{unavailable} 200 with something other than a JSON object; retry")
-    assert third == (f"Attempt failed: TokenRequestError: {endpoint.url} answered 404; giving up")
+    assert second.startswith(f"{unavailable} 200 with something other than a JSON object; if th")
+    assert third == (
+        f"Attempt failed: TokenRequestError: {endpoint.url} answered 404; "
+        "check that TOKEN_URL belongs to the provider that issued the credentials; giving up"
+    )
 
 
 def test_wrong_setting(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (None, "it does not exist, or has no value with the label AWSCURRENT"),
+        (None, "it has no value with the label AWSCURRENT, or does not exist"),
         ({"SecretBinary": b"kYz7Q2vXw9Lr4TnB"}, "the value is not a JSON object"),
     ],
 )
@@ -78,15 +78,27 @@ def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b'{"SecretString": "kYz7Q2vXw9Lr4TnB\xc3', b'{"ARN": "arn:of-the-secret"}'],
-    ids=["half a character", "no VersionId"],
+    "answer",
+    [
+        pytest.param((b'{"SecretString": "kYz7Q2vXw9Lr4TnB\xc3',), id="half a character"),
+        pytest.param((b'{"ARN": "arn:of-the-secret"}',), id="no VersionId"),
+        pytest.param((b"[]",), id="an array"),
+        pytest.param((b'{"__type": 5}', 400), id="a number as the error code"),
+    ],
 )
-def test_incomplete_answer(body: bytes, old: AccessToken) -> None:
-    """An incomplete answer is a transient error."""
-    with LoopbackServer(Response(body)) as server:
+def test_incomplete_answer(answer: tuple[Any, ...], old: AccessToken) -> None:
+    """An answer that is incomplete, or not one of Secrets Manager, is a transient error."""
+    with LoopbackServer(Response(*answer)) as server:
         store = make_store(boto3.client("secretsmanager", endpoint_url=server.address))
-        with pytest.raises(SecretsManagerUnavailableError, match="cut off"):
+        with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
             store.read_credentials("AWSCURRENT")
-        with pytest.raises(SecretsManagerUnavailableError, match="cut off"):
+        with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
             store.publish_token(old)
+
+
+def test_number() -> None:
+    """A number instead of a secret's string value is not a JSON object."""
+    with LoopbackServer(Response(b'{"SecretString": 7, "VersionId": "v1"}')) as server:
+        store = make_store(boto3.client("secretsmanager", endpoint_url=server.address))
+        with pytest.raises(CredentialsError, match="the value is not a JSON object"):
+            store.read_credentials("AWSCURRENT")

@@ -146,15 +146,18 @@ def test_no_answer(failure: Exception, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "https://iam..smartcar.com/token",
-        "https://iam.smartcar.com/token\n",
-        " https://iam.smartcar.com/token",
-    ],
+    ["https://iam.smartcar.com/token\n", " https://iam.smartcar.com/token"],
 )
 def test_unusable_url(url: str) -> None:
     """A URL that httpx cannot use is a configuration error, which is not retried."""
     with pytest.raises(ConfigurationError, match="^TOKEN_URL is not a usable URL: "):
+        TokenEndpoint(url).request_token(CREDENTIALS, now=NOW, seconds=1)
+
+
+@pytest.mark.parametrize("url", ["https://iam..smartcar.com/token", "https://xn--/token"])
+def test_unusable_name(url: str) -> None:
+    """A host name that cannot be looked up is a configuration error, which is not retried."""
+    with pytest.raises(ConfigurationError, match="^A host name cannot be encoded: .*; correct it"):
         TokenEndpoint(url).request_token(CREDENTIALS, now=NOW, seconds=1)
 
 
@@ -164,7 +167,7 @@ def test_unusable_url(url: str) -> None:
         ("SSL_CERT_FILE", "/nonexistent", r"\[Errno 2\] No such file or directory"),
         ("ALL_PROXY", "socks5://127.0.0.1:1", "Using SOCKS proxy, but the 'socksio' package is no"),
         ("HTTPS_PROXY", "ftp://127.0.0.1:1", "Unknown scheme for proxy URL"),
-        ("no_proxy", "::x", "Invalid port: ':x'"),
+        ("HTTPS_PROXY", "http://user:pa/ss@127.0.0.1:1", "InvalidURL"),
     ],
 )
 def test_no_client(variable: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
