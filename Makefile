@@ -139,10 +139,11 @@ INSTALL := uv pip install --quiet --no-deps --require-hashes
 # In another folder, or with another Python, .venv no longer works and is rebuilt, and so it is if a PYTHON of another
 # version is given. Without PYTHON, it keeps its version.
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
-VERSION := import sysconfig; print(sysconfig.get_python_version())
+VERSION := import sysconfig; print("python" + sysconfig.get_python_version())
 INSTALLED := $(shell cat $(VENV)/installed 2> /dev/null)
 ifneq ($(origin PYTHON),file)
-GIVEN_VERSION := lib/python$(shell "$(PYTHON)" -c '$(VERSION)' 2> /dev/null)/site-packages
+GIVEN_VERSION := $(shell "$(PYTHON)" -c '$(VERSION)' 2> /dev/null)
+$(if $(GIVEN_VERSION),,$(error PYTHON=$(PYTHON) does not run; choose one of Python 3.11 to 3.14))
 endif
 ifneq "$(shell $(BIN)/python -c '$(PACKAGES)' 2> /dev/null) $(GIVEN_VERSION)" \
 	"$(INSTALLED) $(findstring $(GIVEN_VERSION),$(INSTALLED))"

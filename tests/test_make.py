@@ -48,6 +48,7 @@ def test_help() -> None:
         ("example EXAMPLE=perl", "unknown example: perl; choose from python lambda node shell."),
         ("example EXAMPLE=node", "missing for EXAMPLE=node: Node.js 20 or newer, with npm."),
         ("example EXAMPLE=shell", "missing for EXAMPLE=shell: jq curl."),
+        ("run PYTHON=python9", "PYTHON=python9 does not run; choose one of Python 3.11 to 3.14."),
     ],
 )
 def test_mistakes(arguments: str, message: str, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_short_outage(failure: Failure, period_minutes: int, minutes: int) -> No
 @pytest.mark.parametrize(
     ("failure", "retry_after", "recovery_seconds", "pause_minutes"),
     [
-        *((failure, 0, 45, 7.25) for failure in Failure),
+        *((failure, 0, 45, 7.5) for failure in Failure),
         (Failure.ANSWERS_503, 3600, 75, 8.75),
     ],
 )
@@ -129,9 +129,21 @@ def test_long_outage(
         assert outcome.gap_seconds <= max(0, minutes - 9) * MINUTE + longest_wait, f"{seed=}"
 
 
+@pytest.mark.parametrize("seconds_before", [0, 14.9])
+@pytest.mark.parametrize("failure", Failure)
+def test_longest_pause(failure: Failure, seconds_before: float) -> None:
+    """After an outage that ends with the last attempt of all runs, or during it, one is soon."""
+    for seed in range(10):
+        lasting = Scenario(PERIOD_SECONDS, failure=failure, outages=((0, DAY),))
+        end = play(lasting, seed).runs[-1].ended_at - seconds_before
+        outcome = play(replace(lasting, seconds=2 * PERIOD_SECONDS, outages=((0, end),)), seed)
+
+        assert outcome.writes[0].at - end < 7.5 * MINUTE, f"{seed=}"
+
+
 @pytest.mark.parametrize("failure", Failure)
 def test_lasting_failure(failure: Failure) -> None:
-    """While nothing works, runs try for 42 of 50 minutes; the last one fails after 44 to 46."""
+    """While nothing works, runs try for 41 to 43 of 50 minutes; the last fails after 44 to 46."""
     for seed in range(3):
         outcome = play(Scenario(PERIOD_SECONDS, failure=failure, outages=((0, DAY),)), seed)
 
