@@ -73,23 +73,18 @@ def _names(secret_id: str) -> set[str]:
 
 def _check_token_url(url: str) -> None:
     """Raise an error unless client credentials may be sent to the URL."""
-    if not _is_complete(url):
+    try:
+        parts = urlsplit(url)
+        is_complete = bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete:
         raise ConfigurationError(
             "TOKEN_URL is not a complete URL", "use https://host/path, without user info"
         )
-    parts = urlsplit(url)
     is_loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
         raise ConfigurationError(
             "TOKEN_URL does not start with https://",
             "plain http is accepted for loopback addresses only",
         )
-
-
-def _is_complete(url: str) -> bool:
-    """Return whether the URL has a host, a valid port if any, and no user info."""
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.username is None and parts.port != 0
-    except ValueError:
-        return False

@@ -221,8 +221,10 @@ def test_broken_stack(aws: Any, show: Show) -> None:
     """The first line says what is wrong and what to do first, each other line what else."""
     publish(aws, 56)
     count(aws, 2, "AttemptFailed")
-    url = "https://iam.smartcar.com/oauth2/token"
-    reason = f"TokenEndpointUnavailableError: {url} answered 503; retrying in 21.4 s (attempt 9)"
+    reason = (
+        "TokenEndpointUnavailableError: https://iam.smartcar.com/oauth2/token answered 503; if "
+        "this persists, check the provider's status page; retrying in 21.4 s (attempt 9)"
+    )
     log(aws, 1, message=f"Attempt failed: {reason}")
     for alarm in ("TokenOverdueAlarm", "AttemptsFailingAlarm"):
         set_alarm(aws, alarm, "ALARM")
