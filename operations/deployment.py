@@ -38,6 +38,7 @@ class Deployment:
         refs: The values of its parameters and the physical IDs of its resources.
     """
 
+    environment: str
     session: boto3.Session
     stack_name: str
     account: str
@@ -62,7 +63,7 @@ class Deployment:
             if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE":
                 refs[each["LogicalResourceId"]] = each["PhysicalResourceId"]
         account = stack["StackId"].split(":")[4]
-        return cls(session, name, account, stack["StackStatus"], refs)
+        return cls(environment, session, name, account, stack["StackStatus"], refs)
 
     @property
     def options(self) -> str:

@@ -27,13 +27,13 @@ REPETITIONS = 3
 REPETITION_SECONDS = 20
 
 STORE = (
-    "store valid ones with `aws secretsmanager put-secret-value {options} --secret-id "
-    "{CredentialsSecretArn} --secret-string file://credentials.json` or, if their key denies "
-    "access, set CredentialsKmsKeyArn; then run `make rotate ENV={environment}`"
+    "`aws secretsmanager put-secret-value {options} --secret-id {CredentialsSecretArn} "
+    "--secret-string file://credentials.json` stores others; "
 )
 NEXT_STEPS = {
-    "CredentialsError": STORE,
-    "PreviousCredentials": STORE,
+    "CredentialsError": STORE + "if the secret's key denies access, set CredentialsKmsKeyArn; then "
+    "run `make rotate ENV={environment}`",
+    "PreviousCredentials": STORE + "then run `make rotate ENV={environment}`",
     "SecretsManagerError": "allow the function's role to use the token secret or, if its key "
     "denies access, set KmsKeyArn; then run `make rotate ENV={environment}`",
     "ConfigurationError": "correct the setting with `make configure ENV={environment}`",
@@ -48,8 +48,9 @@ OTHER_STEP = "look it up in docs/operations.md; then run `make rotate ENV={envir
 
 def main(environment: str, *, after_deployment: bool) -> None:
     """Print the result of a run; exit with one line if it failed or the credentials are wrong."""
-    before = "The stack is deployed, but its run" if after_deployment else "The run"
-    with one_line_errors(f"{before} failed: ", f"; then run `make rotate ENV={environment}`"):
+    before = "The stack is deployed, but " if after_deployment else ""
+    refused = before and f"{before}no run was started: "
+    with one_line_errors(refused, f"; then run `make rotate ENV={environment}`"):
         deployment = Deployment.find(environment)
         client = deployment.session.client(
             "lambda",
@@ -62,33 +63,34 @@ def main(environment: str, *, after_deployment: bool) -> None:
         for _ in range(REPETITIONS if after_deployment else 0):
             if error_type not in REPEATED_ERRORS:
                 break
-            print(f"Trying again in {REPETITION_SECONDS} s: {text}", flush=True)
+            print(f"Trying again in {REPETITION_SECONDS} s, since {text}", flush=True)
             time.sleep(REPETITION_SECONDS)
             error_type, text = rotate(client, name)
         if error_type:
             step = NEXT_STEPS.get(error_type.partition(".")[0], OTHER_STEP).format(
                 **deployment.refs, options=deployment.options, environment=environment
             )
-            raise DeploymentError(f"{before} failed: {text}; {step}")
+            problem = f"{before}{text}; {step}"
+            raise DeploymentError(problem[0].upper() + problem[1:])
         print(text)
 
 
 def rotate(client: Any, name: str) -> tuple[str, str]:  # noqa: ANN401 (a boto3 client)
-    """Start a run; return what kind of failure it was, if any, and the result or the error."""
+    """Start a run; return what kind of failure it was, if any, and the result or what failed."""
     try:
         answer = client.invoke(FunctionName=name, Payload=EVENT.read_bytes())
     except (ConnectionClosedError, ReadTimeoutError):
         wait = "the run may continue for up to 15 minutes"
         return "NoResult", f"there is no result after {ANSWER_SECONDS} s; {wait}"
     except client.exceptions.TooManyRequestsException as error:
-        return "TooManyRequestsException", str(error)
+        return "TooManyRequestsException", f"Lambda started no run: {error}"
     result = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
         error_type = result.get("errorType", "Error")
-        return error_type, f"{error_type}: {result.get('errorMessage')}"
+        return error_type, f"the run failed: {error_type}: {result.get('errorMessage')}"
     text = json.dumps(result)
     if result.get("credentials") == "previous":
-        reason = "it had to use the previous client credentials; the current ones do not work"
+        reason = "only the previous client credentials work, with which the token was replaced"
         return "PreviousCredentials", f"{reason}: {text}"
     return "", text
 

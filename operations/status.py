@@ -49,16 +49,12 @@ PERMISSIONS = (
 ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 """The error codes for a missing permission; the last one is that of SNS."""
 
-FAILURES = ("AttemptFailed", "Errors", "Throttles")
-"""The metrics that count failures: the function's, and two of Lambda's."""
-
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 
 RUNBOOK = "see docs/operations.md, {}"
 BY_HAND = RUNBOOK.format("Changing settings")
 """What to do about what was changed or deleted by hand."""
 
-MINUTE = timedelta(minutes=1)
 LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
@@ -102,26 +98,62 @@ class Observed:
         return cls(deployment, None, *times)
 
     @cached_property
-    def last_counted(self) -> dict[str, datetime]:
-        """The last minute of the last 24 hours in which each metric counted something."""
+    def log(self) -> tuple[list[Any], ClientError | None]:
+        """The events of the log since the last rotation, or why they cannot be read."""
+        since = max(self.issued_at, datetime.now(UTC) - timedelta(days=1))
+        try:
+            return list(self.deployment.log_events(since.timestamp())), None
+        except ClientError as error:
+            return [], error
+
+    @property
+    def fallback_at(self) -> datetime:
+        """When the last rotation used the previous credentials; long ago if it did not."""
+        # The function logs each metric that it counts.
+        fallbacks = [each for each in self.log[0] if '"CredentialsFallback"' in each["message"]]
+        return logged_at(fallbacks[-1]) if fallbacks else LONG_AGO
+
+    @property
+    def logged_failure(self) -> tuple[datetime, str]:
+        """When the log last reports a failure after the last rotation, if ever, and why."""
+        # The function reports a failed attempt, Lambda an uncaught error. The failed attempt before
+        # a rotation may be logged in the same second.
+        failures = [
+            each
+            for each in self.log[0]
+            if ("Attempt failed" in each["message"] or '"errorMessage"' in each["message"])
+            and logged_at(each) >= self.issued_at + timedelta(seconds=1)
+        ]
+        if not failures:
+            return LONG_AGO, ""
+        line = json.loads(failures[-1]["message"])
+        reason = line.get("message") or f"{line.get('errorType')}: {line['errorMessage']}"
+        return logged_at(failures[-1]), " ".join(reason.split())
+
+    def count_failure(self) -> datetime:
+        """Return the last minute of the last 24 hours in which a metric counted a failure."""
         ours = "SmartcarTokenRotation", "service", self.deployment.stack_name
         lambdas = "AWS/Lambda", "FunctionName", self.deployment.ref("RotateTokenFunction")
-        metrics = dict.fromkeys(("AttemptFailed", "CredentialsFallback"), ours)
-        metrics |= dict.fromkeys(("Errors", "Throttles"), lambdas)
+        metrics = {"AttemptFailed": ours, "Errors": lambdas, "Throttles": lambdas}
         queries = []
         for name, (namespace, dimension, value) in metrics.items():
             dimensions = [{"Name": dimension, "Value": value}]
             metric = {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
             stat = {"Metric": metric, "Period": 60, "Stat": "Sum"}
-            queries.append({"Id": name.lower(), "Label": name, "MetricStat": stat})
+            queries.append({"Id": name.lower(), "MetricStat": stat})
         now = datetime.now(UTC)
         found = self.deployment.session.client("cloudwatch").get_metric_data(
             MetricDataQueries=queries, StartTime=now - timedelta(days=1), EndTime=now
         )["MetricDataResults"]
-        return {
-            each["Label"]: max(compress(each["Timestamps"], each["Values"]), default=LONG_AGO)
-            for each in found
-        }
+        return max(
+            (minute for each in found for minute in compress(each["Timestamps"], each["Values"])),
+            default=LONG_AGO,
+        )
+
+
+def logged_at(event: dict[str, Any]) -> datetime:
+    """Return the time of an event of the log."""
+    return datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
 
 
 def describe_secret(deployment: Deployment, name: str) -> Mapping[str, Any]:
@@ -173,7 +205,8 @@ def credentials(observed: Observed) -> Iterator[Finding]:
     deployment, secret_id = observed.deployment, observed.deployment.ref("CredentialsSecretArn")
     step, region = RUNBOOK.format("Replacing the client secret"), secret_id.split(":")[3]
     if region != deployment.session.region_name:
-        step = f"create it in {deployment.session.region_name}, and run `make configure`"
+        command = f"`make configure ENV={deployment.environment}`"
+        step = f"create it in {deployment.session.region_name}, and run {command}"
         yield Mark.BAD, f"the secret is in {region}, where the function does not look", step
         return
     secret = describe_secret(deployment, "CredentialsSecretArn")
@@ -181,8 +214,7 @@ def credentials(observed: Observed) -> Iterator[Finding]:
         yield problem
         return
     yield Mark.OK, f"last changed {age(secret['LastChangedDate'])} ago", ""
-    fallback_at = observed.last_counted["CredentialsFallback"]
-    if fallback_at + MINUTE > max(secret["LastChangedDate"], observed.issued_at):
+    if observed.fallback_at > secret["LastChangedDate"]:
         yield Mark.WARN, "the last rotation had to use the previous version", step
 
 
@@ -200,13 +232,13 @@ def runs(observed: Observed) -> Iterator[Finding]:
     rotation, since = f"last rotation {age(observed.issued_at)} ago", "since"
     if observed.problem:
         rotation, since = "no rotation is known", "in the last 24 hours"
-    counted_at = max(observed.last_counted[name] for name in FAILURES)
-    logged_at, reason = LONG_AGO, ""
-    try:
-        logged_at, reason = last_logged_failure(observed)
-    except ClientError as error:
-        yield unreadable("Runs", error)
-    failed_at = max(counted_at, logged_at)
+    counted_at = observed.count_failure()
+    _, log_problem = observed.log
+    if log_problem:
+        yield unreadable("Runs", log_problem)
+    # The metrics arrive a minute later than the log, and name no reason.
+    failed_at, reason = observed.logged_failure
+    failed_at = max(failed_at, counted_at)
     if failed_at <= observed.issued_at:
         yield Mark.OK, f"{rotation}; no failure {since}", ""
         return
@@ -214,42 +246,25 @@ def runs(observed: Observed) -> Iterator[Finding]:
     yield Mark.BAD, f"{text}: {reason}" if reason else text, RUNBOOK.format("Errors")
 
 
-def last_logged_failure(observed: Observed) -> tuple[datetime, str]:
-    """Return when the log last reports a failure after the last rotation, if ever, and why."""
-    # The metrics arrive a minute later than the log, and name no reason. The failed attempt before
-    # a rotation may be logged in the same second.
-    since = max(observed.issued_at + timedelta(seconds=1), datetime.now(UTC) - timedelta(days=1))
-    # The function reports a failed attempt, Lambda an uncaught error.
-    failures = [
-        event
-        for event in observed.deployment.log_events(since.timestamp())
-        if "Attempt failed" in event["message"] or '"errorMessage"' in event["message"]
-    ]
-    if not failures:
-        return LONG_AGO, ""
-    line = json.loads(failures[-1]["message"])
-    reason = line.get("message") or f"{line.get('errorType')}: {line['errorMessage']}"
-    return datetime.fromtimestamp(failures[-1]["timestamp"] / 1000, UTC), " ".join(reason.split())
-
-
 def token(observed: Observed) -> Iterator[Finding]:
     """Report how long the published token is valid, or why there is none."""
     now, end = datetime.now(UTC), observed.expires_at
     deployment, step = observed.deployment, RUNBOOK.format("TokenOverdueAlarm")
+    rotate = f"`make rotate ENV={deployment.environment}`"
     issued = f"issued {age(observed.issued_at)} ago"
     text = f"valid until {end:%H:%M} UTC, for another {duration(end - now)}; {issued}"
     if isinstance(observed.problem, ValueError):
-        yield Mark.BAD, f"no valid token: {observed.problem}", "`make rotate` replaces it"
+        yield Mark.BAD, f"no valid token: {observed.problem}", f"{rotate} replaces it"
     elif observed.problem:
         # If the secret itself is missing, this fails as well.
         secret = describe_secret(deployment, "TokenSecret")
-        finding = missing_value(deployment, secret, "`make rotate` requests a token")
+        finding = missing_value(deployment, secret, f"{rotate} requests a token")
         if not finding:
             raise observed.problem
         yield finding
     elif now >= end:
         yield Mark.BAD, f"expired on {end:%Y-%m-%d} at {end:%H:%M} UTC; {issued}", step
-    elif now >= observed.issued_at + int(deployment.ref("OverdueMinutes")) * MINUTE:
+    elif now >= observed.issued_at + timedelta(minutes=int(deployment.ref("OverdueMinutes"))):
         yield Mark.WARN, f"{text}, not replaced in time", step
     else:
         yield Mark.OK, text, ""
@@ -293,9 +308,13 @@ def alarm_state(observed: Observed, logical_id: str, alarm: dict[str, Any] | Non
             return Mark.OK, "has insufficient data, as expected after a deployment", ""
         text = f"still has insufficient data, {age(configured_at)} after its deployment"
         return Mark.WARN, text, step
-    # The rotation after which CredentialsFallbackAlarm fired may be the last one.
-    is_over = observed.issued_at > alarm["StateTransitionedTimestamp"]
-    if is_over and logical_id != "CredentialsFallbackAlarm":
+    _, log_problem = observed.log
+    failed_at, _ = observed.logged_failure
+    is_over = observed.issued_at > alarm["StateTransitionedTimestamp"] and failed_at == LONG_AGO
+    if logical_id == "CredentialsFallbackAlarm":
+        # It may fire only after the rotation that used the current credentials again.
+        is_over = observed.fallback_at == LONG_AGO and not log_problem
+    if is_over:
         return Mark.WARN, "is in ALARM, but clears by itself, since a token was issued", ""
     mark = Mark.WARN if logical_id == "TokenGapAlarm" else Mark.BAD
     return mark, "is in ALARM", step

@@ -135,7 +135,7 @@ def test_failed_rotation(create_stack: CreateStack, make: Make) -> None:
     status, lines = make("deploy", AWS_REGION="eu-central-1")
 
     assert "Stack other in account 123456789012, region eu-central-1" == lines[0]
-    assert lines[5].startswith("The stack is deployed, but its run failed: ")
+    assert lines[5].startswith("The stack is deployed, but no run was started: ")
     assert lines[5].endswith("; then run `make rotate ENV=default`")
     assert lines[6].startswith("No valid token is published, ")
     assert (

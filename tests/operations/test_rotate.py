@@ -126,7 +126,10 @@ def test_new_deployment(
     rotate.main("default", after_deployment=True)
 
     assert [20, 20] == waits
-    assert f"Trying again in 20 s: {error_type}: no" == capsys.readouterr().out.splitlines()[1]
+    assert (
+        f"Trying again in 20 s, since the run failed: {error_type}: no"
+        == capsys.readouterr().out.splitlines()[1]
+    )
 
 
 def test_wrong_credentials(function: FakeLambda, waits: list[float]) -> None:
@@ -135,7 +138,7 @@ def test_wrong_credentials(function: FakeLambda, waits: list[float]) -> None:
 
     with pytest.raises(
         SystemExit,
-        match="^The stack is deployed, but its run failed: CredentialsError: no; .*`make rotate",
+        match="^The stack is deployed, but the run failed: CredentialsError: no; .*`make rotate",
     ):
         rotate.main("default", after_deployment=True)
 
@@ -158,7 +161,7 @@ def test_broken_deployment(function: FakeLambda, error_type: str) -> None:
 
 AFTER_DEPLOYMENT = pytest.mark.parametrize(
     ("after_deployment", "before"),
-    [(False, "The run failed: "), (True, "The stack is deployed, but its run failed: ")],
+    [(False, "[OT]"), (True, "The stack is deployed, but [ot]")],
 )
 
 
@@ -169,7 +172,7 @@ def test_previous_credentials(function: FakeLambda, before: str, *, after_deploy
 
     with pytest.raises(
         SystemExit,
-        match=f'^{before}it had to use .*"previous"}}; .*file://credentials.json` .*`make',
+        match=f'^{before}nly the previous .*"previous"}}; .*file://credentials.json` .*`make',
     ):
         rotate.main("default", after_deployment=after_deployment)
 
@@ -184,7 +187,7 @@ def test_no_answer(
     monkeypatch.setattr(rotate, "ANSWER_SECONDS", 0.2)
 
     with pytest.raises(
-        SystemExit, match=f"^{before}there is no result .*`make status ENV=default`$"
+        SystemExit, match=f"^{before}here is no result .*`make status ENV=default`$"
     ):
         rotate.main("default", after_deployment=after_deployment)
 
@@ -198,7 +201,7 @@ def test_no_concurrency(function: FakeLambda) -> None:
 
     with pytest.raises(
         SystemExit,
-        match="^The run failed: .* if .* reserved concurrency is 0, .*"
+        match="^Lambda started no run: .* if .* reserved concurrency is 0, .*"
         "`aws lambda delete-function-concurrency --region us-east-1 --function-name f`; then run "
         "`make rotate ENV=default`$",
     ):

@@ -144,14 +144,15 @@ def deployment(aws: Any, clock: FrozenDateTimeFactory) -> Deployment:
     )
     clock.move_to(NOW)
     publish(aws, minutes_ago=17)
-    count(aws, 70, "CredentialsFallback")
     count(aws, 60, "AttemptFailed")
     count(aws, 60, "Errors")
     count(aws, 60, "Throttles")
     count(aws, 3, "Errors", value=0)
+    log(aws, 70, CredentialsFallback="1")
     log(aws, 60, message="Attempt failed: CredentialsError: no; giving up")
     log(aws, 17, message="Token rotated")
     deployment = Deployment(
+        "default",
         boto3.Session(region_name="us-east-1"),
         "smartcar-token",
         "123456789012",
@@ -288,7 +289,7 @@ BY_HAND = "see docs/operations.md, Changing settings"
 def test_warnings(aws: Any, deployment: Deployment, show: Show) -> None:
     """What can wait until working hours is marked warn, and the exit status is 0."""
     publish(aws, 55)
-    count(aws, 55, "CredentialsFallback")
+    log(aws, 55, CredentialsFallback="1")
     set_alarm(aws, "AttemptsFailingAlarm", "INSUFFICIENT_DATA")
     set_alarm(aws, "TokenGapAlarm", "ALARM")
     aws("cloudwatch").disable_alarm_actions(AlarmNames=["CredentialsFallbackAlarm"])
@@ -335,7 +336,7 @@ def test_bad(aws: Any, deployment: Deployment, show: Show) -> None:
 bad  Stack        smartcar-token in account 123456789012, us-east-1: UPDATE_ROLLBACK_FAILED; {EVENTS} run {command} --region us-east-1 --stack-name smartcar-token`
 bad  Function     its last update failed: no access to the key; correct the cause, and deploy again
 bad  Function     its reserved concurrency is 0, so no run can start; `aws lambda delete-function-concurrency --region us-east-1 --function-name f`
-bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure`
+bad  Credentials  the secret is in eu-west-1, where the function does not look; create it in us-east-1, and run `make configure ENV=default`
 bad  Runs         last rotation 2 h ago; last failure 60 min ago: Attempt failed: CredentialsError: no; giving up; see docs/operations.md, Errors
 bad  Token        expired on 2026-11-25 at 11:00 UTC; issued 2 h ago; see docs/operations.md, TokenOverdueAlarm
 bad  Schedule     rate(50 minutes), disabled; {BY_HAND}
@@ -379,9 +380,9 @@ def test_new_stack(
 
     exit_status, verdict, lines = show()
 
-    assert ["bad  Token        the secret has no value; `make rotate` requests a token"] == (
-        problems(lines)
-    )
+    assert [
+        "bad  Token        the secret has no value; `make rotate ENV=default` requests a token"
+    ] == (problems(lines))
     assert verdict.startswith("No valid token is published, and no run has failed; to do first: `m")
     assert 1 == exit_status
 
@@ -410,7 +411,7 @@ def test_foreign_value(aws: Any, show: Show) -> None:
     _, _, lines = show()
 
     problem = "no valid token: the value is not a JSON object"
-    assert f"bad  Token        {problem}; `make rotate` replaces it" in lines
+    assert f"bad  Token        {problem}; `make rotate ENV=default` replaces it" in lines
 
 
 @pytest.mark.parametrize("metric", ["AttemptFailed", "Errors", "Throttles"])
@@ -446,7 +447,7 @@ def test_failed_attempt_before_the_rotation(
 
 
 def test_recovery(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
-    """An alarm that fired before the last rotation clears by itself; one may be about that."""
+    """After a rotation, alarms that fired before it clear by themselves."""
     for alarm in ALARMS:
         set_alarm(aws, alarm, "ALARM")
     clock.tick(60)
@@ -454,13 +455,47 @@ def test_recovery(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
 
     exit_status, _, lines = show()
 
-    *recovering, fallback = problems(lines)
     assert [
         f"warn Alarm        {alarm} is in ALARM, but clears by itself, since a token was issued"
-        for alarm in ALARMS[:3]
-    ] == recovering
-    assert fallback.startswith("bad  Alarm        CredentialsFallbackAlarm is in ALARM; see ")
-    assert 1 == exit_status
+        for alarm in ALARMS
+    ] == problems(lines)
+    assert 0 == exit_status
+
+
+def test_late_fallback_alarm(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
+    """An alarm of a fallback clears by itself, even if it fires after the next rotation."""
+    clock.tick(60)
+    set_alarm(aws, "CredentialsFallbackAlarm", "ALARM")
+
+    assert ["warn Alarm        CredentialsFallbackAlarm"] == [
+        line[:42] for line in problems(show()[2])
+    ]
+
+
+def test_fallback(aws: Any, show: Show) -> None:
+    """If the last rotation was a fallback, its alarm does not clear by itself."""
+    log(aws, 16, CredentialsFallback="1")
+    set_alarm(aws, "CredentialsFallbackAlarm", "ALARM")
+
+    _, _, lines = show()
+
+    assert (
+        "bad  Alarm        CredentialsFallbackAlarm is in ALARM; see docs/operations.md, "
+        "CredentialsFallbackAlarm"
+    ) in lines
+
+
+def test_failures_go_on(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
+    """While attempts fail again, no alarm is said to clear by itself."""
+    set_alarm(aws, "AttemptsFailingAlarm", "ALARM")
+    clock.tick(60)
+    publish(aws, 0)
+    clock.tick(60)
+    log(aws, 0, message="Attempt failed: CredentialsError: no; retrying in 30.0 s (attempt 2)")
+
+    assert ["bad  Runs         last rot", "bad  Alarm        Attempts"] == [
+        line[:26] for line in problems(show()[2])
+    ]
 
 
 def test_new_alarm(aws: Any, show: Show, clock: FrozenDateTimeFactory) -> None:
@@ -482,7 +517,7 @@ def test_new_credentials(aws: Any, show: Show, stored: int, used: int, *, is_unu
     """The current version is unused only if the last rotation, after it, used the previous one."""
     with freeze_time(NOW - timedelta(minutes=stored)):
         store(aws, "credentials", "{}")
-    count(aws, used, "CredentialsFallback")
+    log(aws, used, CredentialsFallback="1")
 
     assert is_unused == bool(problems(show()[2]))
 
@@ -550,11 +585,12 @@ def test_denied_value(deployment: Deployment, show: Show) -> None:
 
 
 def test_denied_log(aws: Any, deployment: Deployment, show: Show) -> None:
-    """A log that may not be read hides no failure."""
+    """A log that may not be read hides no failure, and no fallback."""
     deny(deployment, "FilterLogEvents")
     count(aws, 16, "Errors")
+    set_alarm(aws, "CredentialsFallbackAlarm", "ALARM")
 
-    assert ["warn Runs", "bad  Runs"] == [line[:9] for line in problems(show()[2])]
+    assert ["warn Runs ", "bad  Runs ", "bad  Alarm"] == [line[:10] for line in problems(show()[2])]
 
 
 @pytest.mark.usefixtures("stack")
