@@ -28,12 +28,13 @@ REPETITION_SECONDS = 20
 
 STORE = (
     "`aws secretsmanager put-secret-value {options} --secret-id {CredentialsSecretArn} "
-    "--secret-string file://credentials.json` stores others; "
+    "--secret-string file://credentials.json`"
 )
 NEXT_STEPS = {
-    "CredentialsError": STORE + "if the secret's key denies access, set CredentialsKmsKeyArn; then "
-    "run `make rotate ENV={environment}`",
-    "PreviousCredentials": STORE + "then run `make rotate ENV={environment}`",
+    "CredentialsError": STORE + " stores them; if the secret's key denies access, set "
+    "CredentialsKmsKeyArn; then run `make rotate ENV={environment}`",
+    "PreviousCredentials": f"store valid ones with {STORE}; then run `make rotate "
+    "ENV={environment}`",
     "SecretsManagerError": "allow the function's role to use the token secret or, if its key "
     "denies access, set KmsKeyArn; then run `make rotate ENV={environment}`",
     "ConfigurationError": "correct the setting with `make configure ENV={environment}`",
@@ -90,7 +91,7 @@ def rotate(client: Any, name: str) -> tuple[str, str]:  # noqa: ANN401 (a boto3 
         return error_type, f"the run failed: {error_type}: {result.get('errorMessage')}"
     text = json.dumps(result)
     if result.get("credentials") == "previous":
-        reason = "only the previous client credentials work, with which the token was replaced"
+        reason = "only the previous client credentials work; the token was replaced with them"
         return "PreviousCredentials", f"{reason}: {text}"
     return "", text
 

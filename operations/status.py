@@ -308,14 +308,17 @@ def alarm_state(observed: Observed, logical_id: str, alarm: dict[str, Any] | Non
             return Mark.OK, "has insufficient data, as expected after a deployment", ""
         text = f"still has insufficient data, {age(configured_at)} after its deployment"
         return Mark.WARN, text, step
-    _, log_problem = observed.log
-    failed_at, _ = observed.logged_failure
-    is_over = observed.issued_at > alarm["StateTransitionedTimestamp"] and failed_at == LONG_AGO
-    if logical_id == "CredentialsFallbackAlarm":
-        # It may fire only after the rotation that used the current credentials again.
-        is_over = observed.fallback_at == LONG_AGO and not log_problem
+    # The log knows what these two are about; they may fire only after the rotation that ended it.
+    last_logged = {
+        "AttemptsFailingAlarm": observed.logged_failure[0],
+        "CredentialsFallbackAlarm": observed.fallback_at,
+    }
+    if logical_id in last_logged:
+        is_over = last_logged[logical_id] == LONG_AGO and observed.log[1] is None
+    else:
+        is_over = observed.issued_at > alarm["StateTransitionedTimestamp"]
     if is_over:
-        return Mark.WARN, "is in ALARM, but clears by itself, since a token was issued", ""
+        return Mark.WARN, "is in ALARM, but clears by itself: its cause is over", ""
     mark = Mark.WARN if logical_id == "TokenGapAlarm" else Mark.BAD
     return mark, "is in ALARM", step
 

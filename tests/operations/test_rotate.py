@@ -172,7 +172,7 @@ def test_previous_credentials(function: FakeLambda, before: str, *, after_deploy
 
     with pytest.raises(
         SystemExit,
-        match=f'^{before}nly the previous .*"previous"}}; .*file://credentials.json` .*`make',
+        match=f'^{before}nly the previous .*"previous"}}; .*file://credentials.json`; .*`make',
     ):
         rotate.main("default", after_deployment=after_deployment)
 
