@@ -98,12 +98,12 @@ class Observed:
         return cls(deployment, None, *times)
 
     @cached_property
-    def log(self) -> tuple[list[Any], ClientError | None]:
+    def log(self) -> tuple[list[Any], ClientError | DeploymentError | None]:
         """The events of the log since the last rotation, or why they cannot be read."""
         since = max(self.issued_at, datetime.now(UTC) - timedelta(days=1))
         try:
             return list(self.deployment.log_events(since.timestamp())), None
-        except ClientError as error:
+        except (ClientError, DeploymentError) as error:
             return [], error
 
     @property
@@ -130,8 +130,9 @@ class Observed:
         reason = line.get("message") or f"{line.get('errorType')}: {line['errorMessage']}"
         return logged_at(failures[-1]), " ".join(reason.split())
 
-    def count_failure(self) -> datetime:
-        """Return the last minute of the last 24 hours in which a metric counted a failure."""
+    @property
+    def counted_failure_at(self) -> datetime:
+        """The last minute of the last 24 hours in which a metric counted a failure."""
         ours = "SmartcarTokenRotation", "service", self.deployment.stack_name
         lambdas = "AWS/Lambda", "FunctionName", self.deployment.ref("RotateTokenFunction")
         metrics = {"AttemptFailed": ours, "Errors": lambdas, "Throttles": lambdas}
@@ -232,7 +233,7 @@ def runs(observed: Observed) -> Iterator[Finding]:
     rotation, since = f"last rotation {age(observed.issued_at)} ago", "since"
     if observed.problem:
         rotation, since = "no rotation is known", "in the last 24 hours"
-    counted_at = observed.count_failure()
+    counted_at = observed.counted_failure_at
     _, log_problem = observed.log
     if log_problem:
         yield unreadable("Runs", log_problem)
@@ -398,16 +399,16 @@ def report(observed: Observed) -> Iterator[tuple[str, Finding]]:
         try:
             for finding in section(observed):
                 yield topic, finding
-        except DeploymentError as error:
-            yield topic, (Mark.BAD, str(error), BY_HAND)
-        except ClientError as error:
+        except (ClientError, DeploymentError) as error:
             yield topic, unreadable(topic, error)
         if observed.deployment.state.startswith(PARTIAL):
             return
 
 
-def unreadable(topic: str, error: ClientError) -> Finding:
+def unreadable(topic: str, error: ClientError | DeploymentError) -> Finding:
     """Return why a section cannot be read."""
+    if isinstance(error, DeploymentError):
+        return Mark.BAD, str(error), BY_HAND
     operation = error.operation_name
     if not is_denied(error):
         code = error.response["Error"]["Code"]

@@ -370,6 +370,17 @@ bad  Replica      cannot be read: DescribeSecret failed (ResourceNotFoundExcepti
     assert expected.splitlines() == problems(lines)
 
 
+def test_no_log_group(aws: Any, deployment: Deployment, show: Show) -> None:
+    """A stack without its log group is bad, and no alarm is hidden by that."""
+    del deployment.refs["RotateTokenLogGroup"]
+    set_alarm(aws, "AttemptsFailingAlarm", "ALARM")
+
+    _, _, lines = show()
+
+    assert f"bad  Runs         the stack has no RotateTokenLogGroup; {BY_HAND}" in lines
+    assert 4 == sum(line[5:].startswith("Alarm ") for line in lines)
+
+
 def test_new_stack(
     aws: Any, deployment: Deployment, show: Show, clock: FrozenDateTimeFactory
 ) -> None:
