@@ -52,7 +52,7 @@ ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError"}
 ALARMS = ("TokenOverdueAlarm", "AttemptsFailingAlarm", "TokenGapAlarm", "CredentialsFallbackAlarm")
 
 RUNBOOK = "see docs/operations.md, {}"
-BY_HAND = RUNBOOK.format("Changing settings")
+BY_HAND = RUNBOOK.format("If a resource was changed by hand")
 """What to do about what was changed or deleted by hand."""
 
 LONG_AGO = datetime.fromtimestamp(0, UTC)

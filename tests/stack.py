@@ -118,6 +118,8 @@ class Stack:
                 return self._resolve(left) == self._resolve(right)
             case {"Fn::EachMemberEquals": [members, text]}:
                 return all(member == text for member in self._resolve(members))
+            case {"Fn::And": conditions}:
+                return all(map(self._resolve, conditions))
             case {"Fn::Not": [condition]}:
                 return not self._resolve(condition)
             case {"Fn::Join": [separator, parts]}:

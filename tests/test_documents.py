@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import re
+import subprocess
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -11,8 +14,12 @@ import pytest
 
 import rotate_token
 from local.fakes.secrets_manager import publish
+from local.fakes.smartcar import Answer
 from rotate_token import errors
-from tests.samples import PROJECT
+from rotate_token.access_token import AccessToken
+from rotate_token.configuration import SMARTCAR_TOKEN_URL
+from tests.programs import need
+from tests.samples import LOOPBACK_ONLY, PROJECT
 from tests.stack import transformed_template
 
 if TYPE_CHECKING:
@@ -21,7 +28,10 @@ if TYPE_CHECKING:
     from local.fakes.secrets_manager import FakeSecretsManager
     from local.fakes.smartcar import FakeSmartcar
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+README, RUNBOOK = (
+    (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/operations.md")
+)
+AWS_CLI = PROJECT / ".venv" / "aws" / "bin"
 EACH_DOCUMENT = pytest.mark.parametrize(
     "document",
     sorted(
@@ -34,11 +44,10 @@ EACH_DOCUMENT = pytest.mark.parametrize(
 
 def test_errors() -> None:
     """The runbook explains each error that a run can raise, and no other."""
-    runbook = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
     classes = [error for _, error in inspect.getmembers(errors, inspect.isclass)]
     raised = {error.__name__ for error in classes if not error.__subclasses__()}
 
-    assert raised == set(re.findall(r"^\| `(\w+Error)`.* \| .+ \|$", runbook, re.MULTILINE))
+    assert raised == set(re.findall(r"^\| `(\w+Error)`.* \| .+ \|$", RUNBOOK, re.MULTILINE))
 
 
 @EACH_DOCUMENT
@@ -80,6 +89,52 @@ def test_readme_example(
     exec(code.replace("https://vehicle.api.smartcar.com/v3", endpoint.api_url), {})  # noqa: S102
 
     assert capsys.readouterr().out == "{'data': []}\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "lifetime"),
+    [
+        (None, 3600),
+        (Answer(200, b'{"access_token": "eyJ", "expires_in": 900}'), 900),
+        (Answer(200, b'{"access_token": "eyJ"}'), 3600),
+        (Answer(200, b'{"error": "server_error"}'), None),
+        ("503", None),
+        (Answer(200), None),
+    ],
+)
+def test_token_by_hand(
+    answer: Answer | str | None,
+    lifetime: int | None,
+    endpoint: FakeSmartcar,
+    secrets_manager: FakeSecretsManager,
+    tmp_path: Path,
+) -> None:
+    """The runbook's commands for a broken function publish a token, and nothing else."""
+    need(f"{AWS_CLI}/aws", "jq", "curl")
+    (commands,) = re.findall(r"^```\n(\(umask 077\n.+?)```", RUNBOOK, re.DOTALL | re.MULTILINE)
+    client = {"client_id": endpoint.client_id, "client_secret": endpoint.client_secret}
+    (tmp_path / "credentials.json").write_text(json.dumps(client), encoding="utf-8")
+    old = publish(secrets_manager, endpoint)
+    endpoint.faults.extend([answer] if answer else [])
+
+    subprocess.run(
+        ["sh", "-c", commands.replace(SMARTCAR_TOKEN_URL, endpoint.url)],
+        check=True,
+        cwd=tmp_path,
+        env={
+            **secrets_manager.environment,
+            "PATH": f"{AWS_CLI}:{os.environ['PATH']}",
+            "PYTHONPATH": str(LOOPBACK_ONLY),
+        },
+    )
+
+    published = AccessToken.from_json(secrets_manager.published())
+    if lifetime:
+        assert published.access_token != old
+        assert published.expires_in == lifetime
+    else:
+        assert published.access_token == old
+    assert [path.name for path in tmp_path.iterdir()] == ["credentials.json"]
 
 
 def test_parameters() -> None:

@@ -283,7 +283,7 @@ SUBSCRIBE = (
     "`aws sns subscribe --region us-east-1 --topic-arn arn:aws:sns:us-east-1:123456789012:alarms "
     "--protocol email --notification-endpoint"
 )
-BY_HAND = "see docs/operations.md, Changing settings"
+BY_HAND = "see docs/operations.md, If a resource was changed by hand"
 
 
 def test_warnings(aws: Any, deployment: Deployment, show: Show) -> None:
