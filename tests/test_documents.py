@@ -138,8 +138,8 @@ def test_token_by_hand(
 
 
 def test_parameters() -> None:
-    """The README explains each parameter of the template with its default."""
-    rows = re.findall(r"^\| (`[A-Z].+?) \| .+ \| (.+) \|$", README, re.MULTILINE)
+    """The runbook explains each parameter of the template with its default."""
+    rows = re.findall(r"^\| (`[A-Z].+?) \| .+ \| (.+) \|$", RUNBOOK, re.MULTILINE)
     explained = {
         name: default
         for names, defaults in rows
