@@ -1,3 +1,3 @@
 """Keeps a valid Smartcar application access token in AWS Secrets Manager."""
 
-__version__ = "0.1.0"
+__version__ = "0.9.0"
