@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import boto3
-import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug import Response
+from werkzeug.test import Client
 
 from local.fakes.loopback import LoopbackServer
 from rotate_token.access_token import AccessToken
@@ -52,6 +54,9 @@ class FakeSecretsManager(LoopbackServer):
     """
     The service, as a context manager that starts and stops its server.
 
+    It answers only requests that are signed with its access key ID. That is random, so that no
+    other user of this machine and no page in a browser can read its secrets.
+
     Attributes:
         environment: The environment variables with which a function uses this service.
         client: A client of the service.
@@ -63,8 +68,10 @@ class FakeSecretsManager(LoopbackServer):
         super().__init__(self._serve)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()
+        access_key_id = secrets.token_hex()
+        self._credential = f"Credential={access_key_id}/"
         self.environment = {
-            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_ACCESS_KEY_ID": access_key_id,
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REGION": "us-east-1",  # for the SDK for JavaScript
@@ -76,7 +83,7 @@ class FakeSecretsManager(LoopbackServer):
             "secretsmanager",
             endpoint_url=self.address,
             region_name="us-east-1",
-            aws_access_key_id="testing",
+            aws_access_key_id=access_key_id,
             aws_secret_access_key="testing",  # noqa: S106 (made up)
         )
         self.faults: list[Fault] = []
@@ -85,7 +92,7 @@ class FakeSecretsManager(LoopbackServer):
     def reset(self, client_id: str, client_secret: str) -> None:
         """Reset to two secrets: these client credentials, and a token secret without a value."""
         self.faults.clear()
-        httpx.post(f"{self.address}/moto-api/reset", trust_env=False)
+        Client(self._moto).post("/moto-api/reset")
         credentials = {"client_id": client_id, "client_secret": client_secret}
         self.client.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString=json.dumps(credentials))
         self.client.create_secret(Name=TOKEN_SECRET_ID)
@@ -99,6 +106,8 @@ class FakeSecretsManager(LoopbackServer):
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
+        if self._credential not in environ.get("HTTP_AUTHORIZATION", ""):
+            return Response(status=403)(environ, start_response)
         if operation:
             call = operation, json.loads(body).get("SecretId", "")
             self.calls.append(call)

@@ -86,7 +86,8 @@ def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
 @pytest.fixture
 def aws(secrets_manager: FakeSecretsManager) -> Any:
     """A function that creates clients of the services that `make` reaches."""
-    return functools.partial(boto3.client, endpoint_url=secrets_manager.address)
+    session = boto3.Session(secrets_manager.environment["AWS_ACCESS_KEY_ID"], "testing")
+    return functools.partial(session.client, endpoint_url=secrets_manager.address)
 
 
 SAM_DEPLOY = {
