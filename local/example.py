@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from local.fakes import ignore_proxies, isolate_environment
-from local.fakes.secrets_manager import FakeSecretsManager, publish
+from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -48,7 +48,7 @@ def main(name: str) -> int:
         TemporaryDirectory() as cache,
     ):
         secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
-        publish(secrets_manager, endpoint)
+        secrets_manager.publish(endpoint.issue_token())
         print(f"Token published; examples/{name} calls {endpoint.api_url}/connections:")
         sys.stdout.flush()
         environment = variables(secrets_manager, endpoint, cache)

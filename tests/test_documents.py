@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rotate_token
-from local.fakes.secrets_manager import publish
 from local.fakes.smartcar import Answer
 from rotate_token import errors
 from rotate_token.access_token import AccessToken
@@ -81,7 +80,7 @@ def test_readme_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The lines of Python in the README read the token and call the API."""
-    publish(secrets_manager, endpoint)
+    secrets_manager.publish(endpoint.issue_token())
     for name, value in secrets_manager.environment.items():
         monkeypatch.setenv(name, value)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -114,7 +113,8 @@ def test_token_by_hand(
     (commands,) = re.findall(r"^```\n(\(umask 077\n.+?)```", RUNBOOK, re.DOTALL | re.MULTILINE)
     client = {"client_id": endpoint.client_id, "client_secret": endpoint.client_secret}
     (tmp_path / "credentials.json").write_text(json.dumps(client), encoding="utf-8")
-    old = publish(secrets_manager, endpoint)
+    old = endpoint.issue_token()
+    secrets_manager.publish(old)
     endpoint.faults.extend([answer] if answer else [])
 
     subprocess.run(

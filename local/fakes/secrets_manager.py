@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    from local.fakes.smartcar import FakeSmartcar
-
 CREDENTIALS_SECRET_ID = "smartcar/client-credentials"  # noqa: S105 (a name)
 TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
 
@@ -98,6 +96,11 @@ class FakeSecretsManager(LoopbackServer):
         self.client.create_secret(Name=TOKEN_SECRET_ID)
         self.calls.clear()
 
+    def publish(self, access_token: str) -> None:
+        """Publish a token that was just issued, as the function does."""
+        token = AccessToken(access_token, expires_in=3600, issued_at=int(time.time()))
+        self.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
+
     def published(self) -> str:
         """Return what a consumer reads: the value of the token secret."""
         return self.client.get_secret_value(SecretId=TOKEN_SECRET_ID)["SecretString"]
@@ -138,10 +141,3 @@ class FakeSecretsManager(LoopbackServer):
         body = json.dumps({"__type": fault.code, "message": "As scripted."}).encode()
         start_response(status, [("Content-Length", str(len(body)))])
         return [body[:20] if fault.code == "cut-error" else body]
-
-
-def publish(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> str:
-    """Publish a new token, as the function does, and return it."""
-    token = AccessToken(endpoint.issue_token(), expires_in=3600, issued_at=int(time.time()))
-    secrets_manager.client.put_secret_value(SecretId=TOKEN_SECRET_ID, SecretString=token.to_json())
-    return token.access_token

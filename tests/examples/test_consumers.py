@@ -24,7 +24,7 @@ from werkzeug import Response
 
 from local.example import COMMANDS, EXAMPLES, variables
 from local.fakes.loopback import LoopbackServer
-from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault, publish
+from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault
 from rotate_token.access_token import AccessToken
 from tests.programs import OLDEST_NODE, need
 from tests.samples import PROJECT
@@ -156,7 +156,7 @@ class TokenSecret:
     def publish(self, seconds_left: int = 3600) -> str:
         """Publish a new token that is valid for the given number of seconds, and return it."""
         self.secrets_manager.faults.clear()
-        token = publish(self.secrets_manager, self.endpoint)
+        token = self.endpoint.issue_token()
         issued_at = int(time.time()) + seconds_left - 3600
         self.put(AccessToken(token, expires_in=3600, issued_at=issued_at).to_json())
         return token

@@ -14,7 +14,6 @@ from freezegun import freeze_time
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from local.fakes.secrets_manager import publish
 from rotate_token.access_token import AccessToken
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def test_sessions(
     """Authlib and requests-oauthlib load the document unchanged, and reject an expired token."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     url = f"{endpoint.api_url}/connections"
-    publish(secrets_manager, endpoint)
+    secrets_manager.publish(endpoint.issue_token())
     document = json.loads(secrets_manager.published())
 
     assert library(token=document).get(url).status_code == 200
