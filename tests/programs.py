@@ -1,4 +1,4 @@
-"""The programs of this machine that some tests run."""
+"""The programs of this machine that some tests run, and how they run `make`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,22 @@ def find_problem(name: str) -> str:
         if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
             return f"Node.js {version} is too old: the example needs {OLDEST_NODE} or newer"
     return ""
+
+
+def make(*arguments: str, folder: Path = PROJECT, **environment: str) -> tuple[int, list[str]]:
+    """Run `make` as in a terminal; return its status and the lines of the programs it runs."""
+    inherited = dict(os.environ)
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # those of the `make` that runs the tests
+        inherited.pop(name, None)
+    ended = subprocess.run(
+        [str(shutil.which("make")), *arguments],
+        cwd=folder,
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    lines = ended.stdout.splitlines()
+    return ended.returncode, [line for line in lines if not line.startswith("make: ")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
 import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from tests import programs
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
@@ -49,38 +48,23 @@ exec "{sys.executable}" "$@"
 
 
 @pytest.fixture
-def make(secrets_manager: FakeSecretsManager, tmp_path: Path) -> Make:
-    """A function that runs make without standard input; it returns the status and the output."""
+def make(
+    secrets_manager: FakeSecretsManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Make:
+    """A function that runs make in a folder with these programs."""
     for name in ("Makefile", "functions", "operations", "requirements-dev.txt"):
         (tmp_path / name).symlink_to(PROJECT / name)
     (tmp_path / "samconfig.toml").write_text(SETTINGS)
-    programs = tmp_path / ".venv" / "bin"
-    programs.mkdir(parents=True)
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
     for name, script in (("sam", SAM), ("python", PYTHON)):
-        (programs / name).write_text(script)
-        (programs / name).chmod(0o755)
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
     (tmp_path / ".venv" / "installed").write_text(sysconfig.get_path("purelib"))
-    environment = {
-        name: value
-        for name, value in {**os.environ, **secrets_manager.environment}.items()
-        # The last three are those of the make that runs the tests.
-        if name not in {"AWS_DEFAULT_REGION", "AWS_REGION", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    }
-
-    def make(*arguments: str, **variables: str) -> tuple[int, list[str]]:
-        ended = subprocess.run(
-            ["sh", "-c", 'exec make "$@" <&-', "sh", "-j4", *arguments],
-            cwd=tmp_path,
-            env=environment | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        lines = ended.stdout.splitlines()
-        return ended.returncode, [line for line in lines if not line.startswith("make")]
-
-    return make
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    names = ("AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL")
+    environment = {name: secrets_manager.environment[name] for name in names}
+    return functools.partial(programs.make, "-j4", folder=tmp_path, **environment)
 
 
 @pytest.fixture
