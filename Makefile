@@ -133,7 +133,9 @@ lock: $(VENV)/installed ## update the requirement files to the newest versions
 	uv pip compile $(LOCK) --group aws --python-version 3.11 --universal \
 		--output-file requirements-aws.txt
 
-LOCK := --quiet --upgrade --generate-hashes --no-annotate --custom-compile-command 'make lock'
+# No code of a new package runs, and no Python is downloaded to run it.
+LOCK := --quiet --upgrade --no-build --no-python-downloads --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
 INSTALL := uv pip install --quiet --no-deps --require-hashes
 
 # In another folder, or with another Python, .venv no longer works and is rebuilt, and so it is if a PYTHON of another
