@@ -119,11 +119,9 @@ def test_proposal(tmp_path: Path) -> None:
     path = download["with"].get("path", str(checkout))
     artifact = Path(path.replace("${{ runner.temp }}", str(temporary)))
     environment = {
+        **propose["env"],
         "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
         "RUNNER_TEMP": str(temporary),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "TITLE": "Update",
-        "BODY": "Checked",
     }
 
     def run(script: str) -> str:

@@ -25,15 +25,10 @@ UNUSABLE = {
 }
 
 
-def run(*faults: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command behind `make run`."""
-    return call("local.run", *faults, **environment)
-
-
-def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of Python."""
+def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the module behind `make run` or `make example`."""
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, "-m", module, *arguments],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": f"{LOOPBACK_ONLY}:functions", **environment},
         capture_output=True,
@@ -44,7 +39,7 @@ def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_steps() -> None:
     """The steps show what was published, until when it is valid, and what to try next."""
-    output = run()
+    output = run("local.run")
 
     assert output.returncode == 0, output.stderr
     assert "  Token rotated\n" in output.stdout
@@ -57,7 +52,7 @@ def test_steps() -> None:
 
 def test_faults() -> None:
     """Scripted faults show as failed attempts, with their waits, in 80 columns."""
-    output = run("503", "429")
+    output = run("local.run", "503", "429")
 
     assert output.returncode == 0, output.stderr
     assert "  scripted faults: 503, 429; then normal responses\n" in output.stdout
@@ -89,7 +84,7 @@ def test_refusal() -> None:
 )
 def test_failure(faults: list[str], environment: dict[str, str], message: str) -> None:
     """A run that cannot start ends with exit status 1 and one line that says why."""
-    output = run(*faults, **environment)
+    output = run("local.run", *faults, **environment)
 
     assert output.returncode == 1
     assert output.stderr.startswith(message)
@@ -99,15 +94,14 @@ def test_failure(faults: list[str], environment: dict[str, str], message: str) -
 @pytest.mark.parametrize("command", ["local.run", "local.example python"])
 def test_unused_proxy(command: str) -> None:
     """The fakes are reached with any proxy and certificates."""
-    output = call(*command.split(" "), **UNUSABLE)
+    output = run(*command.split(" "), **UNUSABLE)
 
     assert (output.returncode, output.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("setting", UNUSABLE)
-def test_unusable_proxy(setting: str) -> None:
+def test_unusable_proxy() -> None:
     """A run that fails, here with this machine's proxy, ends with one line that says why."""
-    output = run(**SMARTCAR, **{setting: UNUSABLE[setting]})
+    output = run("local.run", **SMARTCAR, HTTPS_PROXY=UNUSABLE["HTTPS_PROXY"])
 
     assert output.returncode == 1
     assert output.stderr.startswith("No token was published: The HTTP client cannot be created: ")
