@@ -90,7 +90,7 @@ class FakeSecretsManager(LoopbackServer):
     def reset(self, client_id: str, client_secret: str) -> None:
         """Reset to two secrets: these client credentials, and a token secret without a value."""
         self.faults.clear()
-        Client(self._moto).post("/moto-api/reset")
+        Client(self._answer).post("/moto-api/reset")
         credentials = {"client_id": client_id, "client_secret": client_secret}
         self.client.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString=json.dumps(credentials))
         self.client.create_secret(Name=TOKEN_SECRET_ID)
