@@ -5,8 +5,6 @@ Each rotation runs in a new process under the real runtime client, with the toke
 TLS. With ``WRITE=1``, the table and the chart in ``docs/`` are updated.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -18,9 +16,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from operator import truediv
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import certifi
 from rich.progress import track
@@ -30,13 +28,10 @@ from local.fakes import isolate_environment
 from local.fakes.lambda_runtime import HANDLER, RUNTIME_PYTHON, LambdaRuntime
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
-from studies import report
+from studies import docs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    Samples = dict[str, dict[str, list[float]]]
-    """By side and figure: the values in the order of the rounds."""
+Samples = dict[str, dict[str, list[float]]]
+"""By side and figure: the values in the order of the rounds."""
 
 BASELINES = Path("studies", "baselines")
 FUNCTION = "this function"
@@ -44,7 +39,7 @@ CPU, MEMORY = "CPU time, ms", "peak memory, MiB"
 
 
 def main(rounds: str) -> None:
-    """Measure each side once in each round, and report."""
+    """Measure each side once in each round; print or write the table and the chart."""
     if not re.fullmatch(r"[2-9]|[1-9][0-9]+", rounds):
         sys.exit(f"ROUNDS must be 2 or more, not {rounds!r}")
     if not (RUNTIME_PYTHON.parents[1] / "lib" / "python3.13").exists():
@@ -80,7 +75,7 @@ def main(rounds: str) -> None:
                     for figure, value in figures.items():
                         samples[side][figure].append(value)
     machine = f"Python 3.13 on {platform.machine()} with {os.cpu_count()} CPUs, {rounds} rounds:"
-    report.write("benchmark.md", f"{machine}\n\n{compare(samples)}")
+    docs.write("benchmark.md", f"{machine}\n\n{compare(samples)}")
     draw(samples)
 
 
@@ -130,7 +125,7 @@ def compare(samples: Samples) -> str:
     for side, figures in samples.items():
         ratios = [map(truediv, own[figure], figures[figure]) for figure in (CPU, MEMORY)]
         rows.append((side, *map(spread, figures.values()), *(spread(of, 2) for of in ratios)))
-    return report.table(("", *own, "CPU ratio", "memory ratio"), rows)
+    return docs.table(("", *own, "CPU ratio", "memory ratio"), rows)
 
 
 def spread(values: Iterable[float], digits: int = 0) -> str:
@@ -142,9 +137,9 @@ def spread(values: Iterable[float], digits: int = 0) -> str:
 
 def draw(samples: Samples) -> None:
     """Draw the CPU time of each side."""
-    with report.chart("benchmark.svg", 7.2, 2.4) as axes:
+    with docs.chart("benchmark.svg", 7.2, 2.4) as axes:
         for side, figures in samples.items():
-            color = report.BLUE if side == FUNCTION else report.ORANGE
+            color = docs.BLUE if side == FUNCTION else docs.ORANGE
             bar = axes.barh(side, statistics.median(figures[CPU]), color=color)
             axes.bar_label(bar, fmt="%.0f", padding=4)
         axes.invert_yaxis()

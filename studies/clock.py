@@ -1,15 +1,10 @@
 """Simulated time."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 
 class Clock:
@@ -31,7 +26,7 @@ class Clock:
         def run() -> None:
             try:
                 process()
-            except BaseException as error:  # noqa: BLE001 (`run` raises it)
+            except BaseException as error:  # noqa: BLE001 (`wait_for_all` raises it)
                 self._errors.append(error)
             self._continue_next()
 
@@ -44,8 +39,8 @@ class Clock:
         self._continue_next()
         woken.wait()
 
-    def run(self) -> None:
-        """Run all processes until the last has ended."""
+    def wait_for_all(self) -> None:
+        """Wait until the last process has ended; raise an error that one raised."""
         self.sleep(math.inf)
         if self._errors:
             raise self._errors[0]

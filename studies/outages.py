@@ -4,8 +4,6 @@ How long an outage leaves consumers without a valid token: `make simulate`.
 With ``WRITE=1``, the tables and the charts in ``docs/`` are updated.
 """
 
-from __future__ import annotations
-
 import signal
 from itertools import product
 from multiprocessing import Pool
@@ -13,8 +11,8 @@ from typing import NamedTuple
 
 from rich.progress import track
 
-from studies import report
-from studies.world import PERIOD_SECONDS, POLICIES, Failure, Scenario, play
+from studies import docs
+from studies.simulation import PERIOD_SECONDS, POLICIES, Failure, Scenario, simulate
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -38,7 +36,7 @@ Gaps = dict[Case, float]
 
 
 def main() -> None:
-    """Simulate all cases, and report."""
+    """Simulate all cases; print or write the table and the charts."""
     distinct = {
         *(Case(*of) for of in product(OUTAGES_MINUTES, PERIODS_MINUTES)),
         *(Case(*of) for of in product(CHART_MINUTES, CHART_PERIODS_MINUTES, POLICIES)),
@@ -48,18 +46,18 @@ def main() -> None:
     # Ctrl-C ends this process, which then ends the pool.
     with Pool(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         results = track(
-            pool.imap(play_case, cases), "Simulating outages", len(cases), transient=True
+            pool.imap(find_longest_gap, cases), "Simulating outages", len(cases), transient=True
         )
         gaps = dict(zip(cases, results, strict=True))
     head = (
         "**Minutes without a valid token** after an outage of the worst kind at the worst moment:"
     )
-    report.write("outages.md", f"{head}\n\n{compare_schedules(gaps)}")
+    docs.write("outages.md", f"{head}\n\n{compare_schedules(gaps)}")
     draw_outage()
     draw_policies(gaps)
 
 
-def play_case(case: Case) -> float:
+def find_longest_gap(case: Case) -> float:
     """Simulate an outage of each kind, and return the longest time without a valid token."""
     period = case.period_minutes * MINUTE
     # The worst moment is just before a run. An outage that begins earlier also ends earlier, while
@@ -69,7 +67,7 @@ def play_case(case: Case) -> float:
     gaps = []
     for seed, failure in enumerate(Failure):
         scenario = Scenario(end + HOUR, period, failure=failure, outages=((begin, end),))
-        gaps.append(play(scenario, seed, POLICIES[case.policy]).gap_seconds / MINUTE)
+        gaps.append(simulate(scenario, seed, POLICIES[case.policy]).gap_seconds / MINUTE)
     return max(gaps)
 
 
@@ -79,30 +77,30 @@ def compare_schedules(gaps: Gaps) -> str:
         (f"{period} min", *(f"{gaps[Case(minutes, period)]:.1f}" for minutes in OUTAGES_MINUTES))
         for period in PERIODS_MINUTES
     ]
-    return report.table(("schedule", *(f"{minutes} min" for minutes in OUTAGES_MINUTES)), rows)
+    return docs.table(("schedule", *(f"{minutes} min" for minutes in OUTAGES_MINUTES)), rows)
 
 
 def draw_outage() -> None:
     """Draw one outage: its requests, the old token, the new one, and the gap."""
     due = 3 * PERIOD_SECONDS
     begin, end = due - 2 * MINUTE, due + 26 * MINUTE
-    outcome = play(Scenario(due + PERIOD_SECONDS, outages=((begin, end),)), seed=1)
+    outcome = simulate(Scenario(due + PERIOD_SECONDS, outages=((begin, end),)), seed=1)
     (old_at, old), (new_at, new) = outcome.writes[2:4]
     requests = [(moment - due) / MINUTE for moment in outcome.requests if old_at < moment <= new_at]
     gap = f"{(new_at - old.expires_at) / MINUTE:.0f} min"
-    with report.chart("outage.svg", 7.6, 2.9) as axes:
+    with docs.chart("outage.svg", 7.6, 2.9) as axes:
         for name, first, last, color in (
-            ("no valid token", old.expires_at, new_at, report.RED),
-            ("new token", new_at, new.expires_at, report.GREEN),
-            ("old token", old_at, old.expires_at, report.BLUE),
-            ("outage", begin, end, report.ORANGE),
+            ("no valid token", old.expires_at, new_at, docs.RED),
+            ("new token", new_at, new.expires_at, docs.GREEN),
+            ("old token", old_at, old.expires_at, docs.BLUE),
+            ("outage", begin, end, docs.ORANGE),
         ):
             left = (first - due) / MINUTE
             axes.barh(name, (last - first) / MINUTE, left=left, color=color, height=0.55)
-        axes.plot(requests, ["requests"] * len(requests), "|", color=report.GREY, markersize=11)
+        axes.plot(requests, ["requests"] * len(requests), "|", color=docs.GREY, markersize=11)
         axes.annotate(gap, ((new_at - due) / MINUTE + 1, 0), va="center")
         for moment in (0, DEFAULT_MINUTES):
-            axes.axvline(moment, color=report.GREY, linewidth=0.8, linestyle=":")
+            axes.axvline(moment, color=docs.GREY, linewidth=0.8, linestyle=":")
             axes.text(moment, 4.6, "scheduled run", ha="center")
         axes.set_xlim(-20, DEFAULT_MINUTES + 10)
         axes.set_ylim(-0.5, 5)
@@ -111,8 +109,8 @@ def draw_outage() -> None:
 
 def draw_policies(gaps: Gaps) -> None:
     """Draw the longest gap by the length of the outage, for each policy and two schedules."""
-    with report.chart("policies.svg", 7.6, 3.4) as axes:
-        for policy, color in zip(POLICIES, (report.BLUE, report.ORANGE), strict=True):
+    with docs.chart("policies.svg", 7.6, 3.4) as axes:
+        for policy, color in zip(POLICIES, (docs.BLUE, docs.ORANGE), strict=True):
             for period, style in zip(CHART_PERIODS_MINUTES, ("-", "--"), strict=True):
                 longest = [gaps[Case(minutes, period, policy)] for minutes in CHART_MINUTES]
                 label = f"{policy}, every {period} minutes"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studies.world import Failure, Scenario, play
+from studies.simulation import Failure, Scenario, simulate
 from tests.samples import PROJECT
 from tests.stack import Stack
 
@@ -165,7 +165,7 @@ def test_lasting_failure() -> None:
         outages=((0, 60 * minutes),),
         answers_in=(0.1, 14),
     )
-    failed = {int(at // 60) for at in play(scenario, seed=1).failed_attempts}
+    failed = {int(at // 60) for at in simulate(scenario, seed=1).failed_attempts}
     alarm = Stack({}).properties("AttemptsFailingAlarm")
     intervals = states(alarm, {"AttemptFailed": ones(*failed)}, minutes)
 

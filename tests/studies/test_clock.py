@@ -12,4 +12,4 @@ def test_error() -> None:
     clock.at(2, lambda: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        clock.run()
+        clock.wait_for_all()

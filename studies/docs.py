@@ -1,20 +1,14 @@
-"""Tables and charts in `docs`; charts suit light and dark pages."""
-
-from __future__ import annotations
+"""Tables and charts in ``docs/``; charts suit light and dark pages."""
 
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from matplotlib.axes import Axes
 
 DOCS = Path("docs")
 

@@ -6,17 +6,16 @@ invocation are simulated, the last two as ``template.yaml`` configures them. The
 seed give the same outcome.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import boto3
 import httpx
@@ -32,13 +31,10 @@ from rotate_token.secret_store import LONGEST_CALL_SECONDS, SecretStore
 from rotate_token.token_endpoint import TokenEndpoint
 from studies.clock import Clock
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Policy = Callable[..., object]
-    """What a run does; it has the parameters of `rotate`."""
-    Windows = tuple[tuple[float, float], ...]
-    """Spans of time: from, until."""
+Policy = Callable[..., object]
+"""What a run does; it has the parameters of `rotate`."""
+Windows = tuple[tuple[float, float], ...]
+"""Spans of time: from, until."""
 
 _TEMPLATE = yaml_parse(
     Path(__file__).parents[1].joinpath("template.yaml").read_text(encoding="utf-8")
@@ -88,38 +84,21 @@ _ANSWERS: dict[Failure, tuple[int, dict[str, object]]] = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """
-    What goes wrong. Times are in seconds from the start, shares are between 0 and 1.
+    """What goes wrong. Times are in seconds from the start, shares are between 0 and 1."""
 
-    Attributes:
-        seconds: How long it lasts.
-        period: The time from one scheduled run to the next.
-        duplicated: The share of scheduled runs that are delivered twice.
-        late: The share of scheduled runs that start up to five minutes late.
-        manual_runs: When a run is started with ``make rotate``.
-        failure: What fails in an outage.
-        outages: When it fails each time.
-        failing: The share of requests or calls that fail so at other times.
-        retry_after: The Retry-After of the token endpoint, in seconds, with each 503.
-        answers_in: The shortest and the longest time that the token endpoint takes to answer.
-        lost_answers: The share of writes that Secrets Manager applies without an answer.
-        is_aws_slow: Whether each call of Secrets Manager lasts as long as it may.
-        wrong_secret: When the current client secret is wrong, and the previous one is correct.
-    """
-
-    seconds: float = 86400.0
-    period: float = PERIOD_SECONDS
-    duplicated: float = 0
-    late: float = 0
-    manual_runs: tuple[float, ...] = ()
-    failure: Failure = Failure.ANSWERS_503
-    outages: Windows = ()
-    failing: float = 0
-    retry_after: int = 0
-    answers_in: tuple[float, float] = (0.1, 0.6)
-    lost_answers: float = 0
-    is_aws_slow: bool = False
-    wrong_secret: Windows = ()
+    seconds: float = 86400.0  # how long it lasts
+    period: float = PERIOD_SECONDS  # from one scheduled run to the next
+    duplicated: float = 0  # the share of scheduled runs that are delivered twice
+    late: float = 0  # the share of scheduled runs that start up to five minutes late
+    manual_runs: tuple[float, ...] = ()  # when a run is started with `make rotate`
+    failure: Failure = Failure.ANSWERS_503  # what fails in an outage
+    outages: Windows = ()  # when it fails each time
+    failing: float = 0  # the share of requests or calls that fail so at other times
+    retry_after: int = 0  # the Retry-After in each response of the token endpoint
+    answers_in: tuple[float, float] = (0.1, 0.6)  # the token endpoint's fastest and slowest answer
+    lost_answers: float = 0  # the share of writes that Secrets Manager applies without an answer
+    is_aws_slow: bool = False  # whether each call of Secrets Manager lasts as long as it may
+    wrong_secret: Windows = ()  # when the current client secret is wrong, but not the previous one
 
 
 class Write(NamedTuple):
@@ -139,21 +118,12 @@ class Invocation(NamedTuple):
 
 @dataclass
 class Outcome:
-    """
-    What happened in a scenario. Times are in seconds from the start.
+    """What happened in a scenario. Times are in seconds from the start."""
 
-    Attributes:
-        seconds: How long the scenario lasted.
-        requests: When a token was requested.
-        failed_attempts: When an attempt was reported as failed.
-        writes: The writes of the token secret.
-        runs: The runs.
-    """
-
-    seconds: float
-    requests: list[float] = field(default_factory=list)
-    failed_attempts: list[float] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
+    seconds: float  # how long the scenario lasted
+    requests: list[float] = field(default_factory=list)  # when a token was requested
+    failed_attempts: list[float] = field(default_factory=list)  # when one was reported
+    writes: list[Write] = field(default_factory=list)  # of the token secret
     runs: list[Invocation] = field(default_factory=list)
 
     @property
@@ -173,8 +143,8 @@ class Outcome:
 
 
 @dataclass
-class _SecretsManager:
-    """A boto3 client of Secrets Manager, as far as the function uses one."""
+class _Services:
+    """The token endpoint, and a boto3 client of Secrets Manager as far as the function uses one."""
 
     scenario: Scenario
     clock: Clock
@@ -185,28 +155,48 @@ class _SecretsManager:
 
     def get_secret_value(self, **call: str) -> dict[str, str]:
         is_token = call["SecretId"] == "token"
-        self._answer(None if is_token else Failure.READ_DENIED)
+        self._call(None if is_token else Failure.READ_DENIED)
         secret = {"ARN": call["SecretId"], "VersionId": call["VersionStage"]}
         if is_token:
             if not self.outcome.writes:
                 raise _aws_error("ResourceNotFoundException")
             return {**secret, "SecretString": self.outcome.writes[-1].token.to_json()}
-        is_wrong = _covers(self.scenario.wrong_secret, self.clock.now)
+        is_wrong = self._is_within(self.scenario.wrong_secret)
         client_secret = "wrong" if is_wrong and call["VersionStage"] == "AWSCURRENT" else "correct"
         credentials = {"client_id": "client", "client_secret": client_secret}
         return {**secret, "SecretString": json.dumps(credentials)}
 
     def put_secret_value(self, **call: str) -> dict[str, str]:
-        self._answer(Failure.WRITE_DENIED)
+        self._call(Failure.WRITE_DENIED)
         token = AccessToken.from_json(call["SecretString"])
         self.outcome.writes.append(Write(self.clock.now, token))
         if random.random() < self.scenario.lost_answers:
             self._hang()
         return {"VersionId": str(len(self.outcome.writes))}
 
-    def _answer(self, denial: Failure | None) -> None:
-        """Let the time of a call pass, and raise its error if it fails."""
-        failure = _failure(self.scenario, self.clock)
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request for a token."""
+        self.outcome.requests.append(self.clock.now)
+        failure = self._failure()
+        patience = request.extensions["timeout"]["read"]
+        answers_in = random.uniform(*self.scenario.answers_in)
+        if answers_in > patience or failure is Failure.ENDPOINT_HANGS:
+            self.clock.sleep(patience)
+            raise httpx.ReadTimeout("Simulated.")
+        token = f"token-{len(self.outcome.requests)}"
+        self.clock.sleep(answers_in)
+        status, fields = 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+        if failure in _ANSWERS:
+            status, fields = _ANSWERS[failure]
+        elif not request.content.endswith(b"&client_secret=correct"):
+            status, fields = 401, {"error": "invalid_client"}
+        headers = {"Retry-After": str(self.scenario.retry_after)}
+        body = httpx.ByteStream(json.dumps(fields).encode())
+        return httpx.Response(status, headers=headers, stream=body)
+
+    def _call(self, denial: Failure | None) -> None:
+        """Let the time of a call of Secrets Manager pass, and raise its error if it fails."""
+        failure = self._failure()
         if failure is Failure.AWS_HANGS:
             self._hang()
         self.clock.sleep(LONGEST_CALL_SECONDS if self.scenario.is_aws_slow else AWS_ANSWER_SECONDS)
@@ -219,38 +209,13 @@ class _SecretsManager:
         self.clock.sleep(LONGEST_CALL_SECONDS)
         raise ReadTimeoutError(endpoint_url="https://secretsmanager.example.com")
 
+    def _failure(self) -> Failure | None:
+        """Return what fails now, if anything."""
+        fails = self._is_within(self.scenario.outages) or random.random() < self.scenario.failing
+        return self.scenario.failure if fails else None
 
-def _answer_request(
-    scenario: Scenario, clock: Clock, outcome: Outcome, request: httpx.Request
-) -> httpx.Response:
-    """Answer a request for a token."""
-    outcome.requests.append(clock.now)
-    failure = _failure(scenario, clock)
-    patience = request.extensions["timeout"]["read"]
-    answers_in = random.uniform(*scenario.answers_in)
-    if answers_in > patience or failure is Failure.ENDPOINT_HANGS:
-        clock.sleep(patience)
-        raise httpx.ReadTimeout("Simulated.")
-    token = f"token-{len(outcome.requests)}"
-    clock.sleep(answers_in)
-    status, fields = 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
-    if failure in _ANSWERS:
-        status, fields = _ANSWERS[failure]
-    elif not request.content.endswith(b"&client_secret=correct"):
-        status, fields = 401, {"error": "invalid_client"}
-    headers = {"Retry-After": str(scenario.retry_after)}
-    body = httpx.ByteStream(json.dumps(fields).encode())
-    return httpx.Response(status, headers=headers, stream=body)
-
-
-def _failure(scenario: Scenario, clock: Clock) -> Failure | None:
-    """Return what fails now, if anything."""
-    fails = _covers(scenario.outages, clock.now) or random.random() < scenario.failing
-    return scenario.failure if fails else None
-
-
-def _covers(windows: Windows, moment: float) -> bool:
-    return any(begin <= moment < end for begin, end in windows)
+    def _is_within(self, windows: Windows) -> bool:
+        return any(begin <= self.clock.now < end for begin, end in windows)
 
 
 def _aws_error(code: str) -> Exception:
@@ -259,7 +224,7 @@ def _aws_error(code: str) -> Exception:
     return failure
 
 
-def script(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> None:
+def retry_quickly(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> None:
     """Request a token, with three quick retries; publish it, and leave the rest to Lambda."""
     retrying = Retrying(
         stop=stop_after_attempt(4), wait=wait_exponential(), sleep=run.sleep, reraise=True
@@ -269,24 +234,24 @@ def script(store: SecretStore, endpoint: TokenEndpoint, run: Run) -> None:
     store.publish_token(token)
 
 
-POLICIES: dict[str, Policy] = {"this project": rotate, "three quick retries": script}
+POLICIES: dict[str, Policy] = {"this project": rotate, "three quick retries": retry_quickly}
 
 
-def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
+def simulate(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
     """Run the function through a scenario."""
     random.seed(seed)
     clock = Clock()
     outcome = Outcome(scenario.seconds)
-    client: Any = _SecretsManager(scenario, clock, outcome)
-    store = SecretStore(client, credentials_secret_id="credentials", token_secret_id="token")  # noqa: S106 (names)
-    transport = httpx.MockTransport(partial(_answer_request, scenario, clock, outcome))
+    services: Any = _Services(scenario, clock, outcome)
+    store = SecretStore(services, credentials_secret_id="credentials", token_secret_id="token")  # noqa: S106 (names)
+    transport = httpx.MockTransport(services.answer)
     endpoint = TokenEndpoint("https://iam.example.com/oauth2/token", transport=transport)
 
-    def run(*, forced: bool = False) -> bool:
+    def invoke(*, forced: bool = False) -> bool:
         began_at = clock.now
         clock.sleep(COLD_START_SECONDS)
         timeout_at = clock.now + TIMEOUT_SECONDS
-        this_run = Run(
+        run = Run(
             TIMEOUT_SECONDS,
             lambda *_: outcome.failed_attempts.append(clock.now),
             forced=forced,
@@ -294,7 +259,7 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
             sleep=clock.sleep,
         )
         try:
-            policy(store, endpoint, this_run)
+            policy(store, endpoint, run)
         except RotationError:
             return False
         finally:
@@ -305,7 +270,7 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
         delivered_at = clock.now
         for wait in (0.0, *RETRY_WAITS_SECONDS):
             clock.sleep(wait)
-            if clock.now - delivered_at > EVENT_AGE_SECONDS or run():
+            if clock.now - delivered_at > EVENT_AGE_SECONDS or invoke():
                 return
 
     for number in range(math.ceil(scenario.seconds / scenario.period)):
@@ -315,6 +280,6 @@ def play(scenario: Scenario, seed: int, policy: Policy = rotate) -> Outcome:
         if random.random() < scenario.duplicated:
             clock.at(moment + random.uniform(0, 120), deliver)
     for moment in scenario.manual_runs:
-        clock.at(moment, partial(run, forced=True))
-    clock.run()
+        clock.at(moment, partial(invoke, forced=True))
+    clock.wait_for_all()
     return outcome
