@@ -1,46 +1,39 @@
 """ClientCredentials."""
 
 import json
+from typing import Any
 
 import pytest
 
 from rotate_token.credentials import ClientCredentials
 
 CLIENT = {"client_id": "client_8f3b1c6e", "client_secret": "kYz7Q2vXw9Lr4TnB"}
+CREDENTIALS = ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB", "v1", "AWSCURRENT")
 
 
 def test_from_json() -> None:
     """Credentials are read from a JSON object; other keys are ignored."""
-    credentials = ClientCredentials.from_json(
-        json.dumps({**CLIENT, "note": "created in May"}), "v1", "AWSPREVIOUS"
-    )
+    document = json.dumps({**CLIENT, "note": "created in May"})
 
-    assert vars(credentials) == {
-        "client_id": "client_8f3b1c6e",
-        "client_secret": "kYz7Q2vXw9Lr4TnB",
-        "version_id": "v1",
+    assert vars(ClientCredentials.from_json(document, "v2", "AWSPREVIOUS")) == {
+        **CLIENT,
+        "version_id": "v2",
         "staging_label": "AWSPREVIOUS",
     }
 
 
 def test_equal() -> None:
     """Two versions with the same client are the same credentials."""
-    client = "client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB"
-
-    assert ClientCredentials(*client, "v1", "AWSPREVIOUS") == ClientCredentials(
-        *client, "v2", "AWSCURRENT"
-    )
+    assert ClientCredentials.from_json(json.dumps(CLIENT), "v2", "AWSPREVIOUS") == CREDENTIALS
 
 
 def test_repr() -> None:
     """The client secret is hidden from the repr."""
-    assert "kYz7Q2" not in repr(
-        ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB", "v1", "AWSCURRENT")
-    )
+    assert "kYz7Q2" not in repr(CREDENTIALS)
 
 
-@pytest.mark.parametrize("document", ["kYz7Q2vXw9Lr4TnB", '["kYz7Q2vXw9Lr4TnB"]', "[" * 10**5])
-def test_no_object(document: str) -> None:
+@pytest.mark.parametrize("document", ["kYz7Q2vXw9Lr4TnB", '["kYz7Q2vXw9Lr4TnB"]', "[" * 10**5, 7])
+def test_no_object(document: Any) -> None:
     """A value that is not a JSON object is rejected without showing any of it."""
     with pytest.raises(ValueError, match="^the value is not a JSON object$"):
         ClientCredentials.from_json(document, "v1", "AWSCURRENT")

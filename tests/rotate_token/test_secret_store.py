@@ -1,65 +1,67 @@
 """SecretStore."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+import json
+from typing import Any
 
 import boto3
 import pytest
+from mypy_boto3_secretsmanager import SecretsManagerClient
 from werkzeug import Response
 
 from local.fakes.loopback import LoopbackServer
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
+from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
     ConfigurationError,
     CredentialsError,
     SecretsManagerError,
     SecretsManagerUnavailableError,
 )
-from rotate_token.secret_store import SecretStore
+from rotate_token.secret_store import CLIENT_CONFIG, SecretStore
 from tests.samples import make_store
 
-if TYPE_CHECKING:
-    from mypy_boto3_secretsmanager import SecretsManagerClient
 
-    from rotate_token.access_token import AccessToken
+def make_store_at(server: LoopbackServer) -> SecretStore:
+    """Make the store of a run that takes this server for Secrets Manager."""
+    return make_store(
+        boto3.client("secretsmanager", endpoint_url=server.address, config=CLIENT_CONFIG)
+    )
+
+
+def test_binary(secrets: SecretsManagerClient) -> None:
+    """The error for a secret without a string value names it, and says what to store."""
+    secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretBinary=b"kYz7Q2vXw9Lr4TnB")
+
+    with pytest.raises(
+        CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .* not a JSON object; store"
+    ):
+        make_store(secrets).read_credentials("AWSCURRENT")
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"),
+    ("code", "next_step"),
     [
-        (None, "it has no value with the label AWSCURRENT, or does not exist"),
-        ({"SecretBinary": b"kYz7Q2vXw9Lr4TnB"}, "the value is not a JSON object"),
+        ("AccessDeniedException", "grant this permission"),
+        ("DecryptionFailure", "check that the secret's KMS key is enabled"),
+        ("EncryptionFailure", "check that the secret's KMS key is enabled"),
+        ("InvalidRequestException", "if the secret is marked for deletion, restore it"),
+        ("LimitExceededException", "the secret has too many versions"),
+        ("ResourceNotFoundException", "create the secret"),
+        ("AnotherException", "if this persists, check the AWS Health Dashboard"),
     ],
 )
-def test_no_credentials(secrets: SecretsManagerClient, value: Any, problem: str) -> None:
-    """The error for a secret without usable credentials names it, and says what to store."""
-    if value:
-        secrets.create_secret(Name=CREDENTIALS_SECRET_ID, **value)
-
-    with pytest.raises(
-        CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .*: {problem}.*; s"
+def test_refused(code: str, next_step: str, old: AccessToken) -> None:
+    """The error for a call that is refused passes AWS's reason on, and says what to do."""
+    body = json.dumps({"__type": code, "message": "Because."})
+    with (
+        LoopbackServer(Response(body, 400)) as server,
+        pytest.raises(SecretsManagerError) as raised,
     ):
-        make_store(secrets).read_credentials("AWSCURRENT")
+        make_store_at(server).publish_token(old)
 
-
-def test_no_token_secret(secrets: SecretsManagerClient, old: AccessToken) -> None:
-    """If the token secret does not exist, the error names it, and says what to do."""
-    with pytest.raises(
-        SecretsManagerError, match=f"^PutSecretValue failed on secret {TOKEN_SECRET_ID} .*; create"
-    ):
-        make_store(secrets).publish_token(old)
-
-
-def test_deleted_credentials_secret(secrets: SecretsManagerClient) -> None:
-    """AWS's message about a secret that is marked for deletion is passed on, with what to do."""
-    secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretString="{}")
-    secrets.delete_secret(SecretId=CREDENTIALS_SECRET_ID)
-
-    with pytest.raises(
-        CredentialsError, match="^GetSecretValue .* smartcar/.*marked.*; .*restore it$"
-    ):
-        make_store(secrets).read_credentials("AWSCURRENT")
+    failed = f"PutSecretValue failed on secret {TOKEN_SECRET_ID} ({code}: Because.)"
+    assert raised.value.problem == failed
+    assert raised.value.next_step.startswith(next_step)
 
 
 @pytest.mark.parametrize("setting", ["CREDENTIALS_SECRET_ID", "TOKEN_SECRET_ID"])
@@ -89,16 +91,8 @@ def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
 def test_incomplete_answer(answer: tuple[Any, ...], old: AccessToken) -> None:
     """An answer that is incomplete, or not one of Secrets Manager, is a transient error."""
     with LoopbackServer(Response(*answer)) as server:
-        store = make_store(boto3.client("secretsmanager", endpoint_url=server.address))
+        store = make_store_at(server)
         with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
             store.read_credentials("AWSCURRENT")
         with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
             store.publish_token(old)
-
-
-def test_number() -> None:
-    """A number instead of a secret's string value is not a JSON object."""
-    with LoopbackServer(Response(b'{"SecretString": 7, "VersionId": "v1"}')) as server:
-        store = make_store(boto3.client("secretsmanager", endpoint_url=server.address))
-        with pytest.raises(CredentialsError, match="the value is not a JSON object"):
-            store.read_credentials("AWSCURRENT")
