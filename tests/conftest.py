@@ -1,7 +1,5 @@
 """Fixtures: from single parts to the complete system on loopback sockets."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import logging
@@ -9,30 +7,25 @@ import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import boto3
 import pytest
 from moto import mock_aws
+from mypy_boto3_secretsmanager import SecretsManagerClient
 
 import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
 from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
 from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
+from rotate_token.access_token import AccessToken
 from rotate_token.retrying import Run
-from tests.samples import LOOPBACK_ONLY, PROJECT, build_package, old_token
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from mypy_boto3_secretsmanager import SecretsManagerClient
-
-    from rotate_token.access_token import AccessToken
-    from rotate_token.rotation import Result
-    from tests.samples import Invoke
+from rotate_token.rotation import Result
+from tests.package import build_package
+from tests.samples import LOOPBACK_ONLY, PROJECT, Invoke, Timeline, old_token
 
 
 def pytest_configure() -> None:
@@ -108,19 +101,18 @@ def environment(secrets_manager: FakeSecretsManager, endpoint: FakeSmartcar) -> 
 def invoke(
     environment: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Invoke]:
-    """A function that invokes the handler; waits only advance its clock, so that every run ends."""
+    """A function that invokes the handler in simulated time, so that every run ends."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     # A separate logger: Powertools binds a logger to the standard output of its first use.
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", request.node.name)
     sys.modules.pop("rotate_token.handler", None)
 
-    waits: list[float] = []
-    impatient = functools.partial(Run, clock=lambda: time.time() + sum(waits), sleep=waits.append)
-
     def invoke(event: object = None, context: LocalContext | None = None) -> Result:
         handler = importlib.import_module("rotate_token.handler")
-        monkeypatch.setattr(handler, "Run", impatient)
+        timeline = Timeline(time.time())
+        run = functools.partial(Run, clock=lambda: timeline.now, sleep=timeline.sleep)
+        monkeypatch.setattr(handler, "Run", run)
         result: Result = handler.lambda_handler(event, context or LocalContext(900))
         return result
 

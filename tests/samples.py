@@ -1,31 +1,54 @@
-"""Sample objects that several tests use."""
+"""Paths, and objects that several tests use."""
 
-from __future__ import annotations
-
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mypy_boto3_secretsmanager import SecretsManagerClient
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from rotate_token.access_token import AccessToken
+from rotate_token.errors import RotationError
+from rotate_token.retrying import Run
 from rotate_token.rotation import Result
 from rotate_token.secret_store import SecretStore
 
-if TYPE_CHECKING:
-    from mypy_boto3_secretsmanager import SecretsManagerClient
-
 PROJECT = Path(__file__).parents[1]
-PROGRAMS = Path(sys.executable).parent
 LOOPBACK_ONLY = PROJECT / "tests" / "loopback_only"
 """A folder for PYTHONPATH, which keeps a Python process from reaching other addresses."""
 
 EVENT_SECRET_ARN = "arn:aws:secretsmanager:us-west-2:012345678901:secret:mySecret-a1b2c3"
 
 Invoke = Callable[..., Result]
+
+
+class Timeline:
+    """Time that passes only while a run waits, and what the run reports."""
+
+    def __init__(self, now: float = 1_800_000_000) -> None:
+        self.now = now
+        self.waits: list[float] = []
+        self.reports: list[tuple[RotationError, str]] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def report(self, error: RotationError, what_follows: str) -> None:
+        """Keep what a run reports."""
+        self.reports.append((error, what_follows))
+
+    def begin_run(self, timeout_seconds: float = 900, *, forced: bool = False) -> Run:
+        """Begin a run at this time."""
+        return Run(
+            timeout_seconds,
+            self.report,
+            forced=forced,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
 
 
 def old_token(issued_at: int | None = None) -> AccessToken:
@@ -37,25 +60,11 @@ def old_token(issued_at: int | None = None) -> AccessToken:
     )
 
 
-def build_package(project: Path, folder: Path, programs: Path = PROGRAMS, umask: int = -1) -> Path:
-    """Build the function of a project, with the Python in `programs`; return its package."""
-    # Without the guard of the tests: pip downloads the dependencies.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    build = subprocess.run(
-        [PROGRAMS / "sam", "build", "--build-dir", folder],
-        cwd=project,
-        env={
-            **environment,
-            "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
-            "SAM_CLI_TELEMETRY": "0",
-        },
-        umask=umask,
-        capture_output=True,
-        text=True,
-        check=False,
+def make_store(client: SecretsManagerClient) -> SecretStore:
+    """Make the store of a run."""
+    return SecretStore(
+        client, credentials_secret_id=CREDENTIALS_SECRET_ID, token_secret_id=TOKEN_SECRET_ID
     )
-    assert build.returncode == 0, build.stderr
-    return folder / "RotateTokenFunction"
 
 
 def label_updated_event() -> Any:
@@ -75,10 +84,3 @@ def label_updated_event() -> Any:
             "versionId": "a1b2c3d4-5678-90ab-cdef-EXAMPLE11111",
         },
     }
-
-
-def make_store(client: SecretsManagerClient) -> SecretStore:
-    """Make the store of a run."""
-    return SecretStore(
-        client, credentials_secret_id=CREDENTIALS_SECRET_ID, token_secret_id=TOKEN_SECRET_ID
-    )

@@ -1,24 +1,20 @@
 """The package that `sam build` creates, under the real Lambda runtime client."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_ssl_devcert
 
 from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
 from local.fakes.smartcar import FakeSmartcar
+from tests.package import build_package
 from tests.programs import need
-from tests.samples import LOOPBACK_ONLY, PROJECT, build_package
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.samples import LOOPBACK_ONLY, PROJECT
 
 pytestmark = pytest.mark.xdist_group("package")
 

@@ -1,48 +1,38 @@
-"""rotate, with its real parts, a Secrets Manager in this process and a scripted transport."""
-
-from __future__ import annotations
+"""rotate, in simulated time, with a Secrets Manager in this process and a scripted transport."""
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
-from botocore.exceptions import ClientError
+from mypy_boto3_secretsmanager import SecretsManagerClient
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.errors import (
     CredentialsError,
-    RotationError,
+    SecretsManagerError,
     TokenEndpointUnavailableError,
 )
-from rotate_token.retrying import Run
 from rotate_token.rotation import Result, rotate
 from rotate_token.token_endpoint import TokenEndpoint
-from tests.samples import make_store, old_token
-
-if TYPE_CHECKING:
-    from mypy_boto3_secretsmanager import SecretsManagerClient
+from tests.samples import Timeline, make_store, old_token
 
 NOW = 1_800_000_000
 FIRST = FakeSmartcar.client_secret
 
 
-class Scene:
-    """Two secrets, a scripted token endpoint, and a clock that advances only during waits."""
+class Scene(Timeline):
+    """Two secrets and a scripted token endpoint, in simulated time."""
 
     def __init__(self, secrets: SecretsManagerClient) -> None:
-        self.now = float(NOW)
+        super().__init__(NOW)
         self.secrets = secrets
-        self.store = make_store(secrets)
-        self.answers: list[int] = []
+        self.statuses: list[int] = []
         self.accepted = {FIRST}
-        self.refusal: tuple[int, dict[str, str]] = 401, {}
         self.asked_with: list[str] = []
-        self.waits: list[float] = []
-        self.failures: list[tuple[RotationError, str]] = []
         secrets.create_secret(Name=CREDENTIALS_SECRET_ID)
         secrets.create_secret(Name=TOKEN_SECRET_ID)
         self.store_client_secret(FIRST)
@@ -61,30 +51,23 @@ class Scene:
         token = replace(old_token(NOW - age_seconds), expires_in=expires_in)
         self.put(TOKEN_SECRET_ID, token.to_json())
 
-    def published(self) -> dict[str, Any]:
-        """Read the token secret as a consumer does."""
-        secret = self.secrets.get_secret_value(SecretId=TOKEN_SECRET_ID)
-        document: dict[str, Any] = json.loads(secret["SecretString"])
-        return document
+    def read(self, secret_id: str, staging_label: str = "AWSCURRENT") -> Any:
+        """Read a version of a secret, with its value as an object."""
+        secret = self.secrets.get_secret_value(SecretId=secret_id, VersionStage=staging_label)
+        return {**secret, **json.loads(secret["SecretString"])}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer with the next scripted status or, after the last one, as a token endpoint does."""
         (client_secret,) = parse_qs(request.content.decode())["client_secret"]
         self.asked_with.append(client_secret)
+        status = 200 if client_secret in self.accepted else 401
         token = {
             "access_token": f"token-{len(self.asked_with)}",
             "token_type": "bearer",
             "expires_in": "3600",
         }
-        status, document = (200, token) if client_secret in self.accepted else self.refusal
-        if self.answers:
-            status = self.answers.pop(0)
-        return httpx.Response(status, stream=httpx.ByteStream(json.dumps(document).encode()))
-
-    def sleep(self, seconds: float) -> None:
-        """Advance the clock."""
-        self.waits.append(seconds)
-        self.now += seconds
+        body = httpx.ByteStream(json.dumps(token).encode())
+        return httpx.Response(self.statuses.pop(0) if self.statuses else status, stream=body)
 
     def rotate(self, *, forced: bool = False) -> Result:
         """Run the rotation."""
@@ -92,14 +75,7 @@ class Scene:
             "https://iam.smartcar.com/oauth2/token",
             transport=httpx.MockTransport(self.answer),
         )
-        run = Run(
-            timeout_seconds=900,
-            report=lambda *failure: self.failures.append(failure),
-            forced=forced,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        )
-        return rotate(self.store, endpoint, run)
+        return rotate(make_store(self.secrets), endpoint, self.begin_run(forced=forced))
 
 
 @pytest.fixture
@@ -112,8 +88,7 @@ def test_missing(scene: Scene) -> None:
     """The first run publishes a token."""
     result = scene.rotate()
 
-    credentials = scene.secrets.get_secret_value(SecretId=CREDENTIALS_SECRET_ID)
-    token = scene.secrets.get_secret_value(SecretId=TOKEN_SECRET_ID)
+    token = scene.read(TOKEN_SECRET_ID)
     assert result == {
         "status": "rotated",
         "reason": "missing",
@@ -122,16 +97,11 @@ def test_missing(scene: Scene) -> None:
         "is_lifetime_assumed": False,
         "version_id": token["VersionId"],
         "credentials": "current",
-        "credentials_version_id": credentials["VersionId"],
+        "credentials_version_id": scene.read(CREDENTIALS_SECRET_ID)["VersionId"],
     }
-    assert scene.failures == []
-    assert scene.published() == {
-        "access_token": "token-1",
-        "token_type": "Bearer",
-        "expires_in": 3600,
-        "issued_at": NOW,
-        "expires_at": NOW + 3600,
-    }
+    assert token["access_token"] == "token-1"
+    assert token["issued_at"] == NOW
+    assert scene.reports == []
 
 
 def test_fresh(scene: Scene) -> None:
@@ -145,27 +115,28 @@ def test_fresh(scene: Scene) -> None:
         "expires_in": 3600,
     }
     assert scene.asked_with == []
-    assert scene.published()["access_token"] == "eyJvbGQi.k3Jd8sLq0ZxVbNm2"
 
 
-@pytest.mark.parametrize(("age_seconds", "seconds_left"), [(3000, 600), (7200, -3600)])
-def test_due(scene: Scene, age_seconds: int, seconds_left: int) -> None:
-    """A token that is not fresh is replaced, even if it has expired."""
+@pytest.mark.parametrize(
+    ("age_seconds", "forced", "reason", "seconds_left"),
+    [(3000, False, "due", 600), (7200, False, "due", -3600), (60, True, "forced", 3540)],
+)
+def test_replaced(
+    scene: Scene,
+    age_seconds: int,
+    forced: bool,  # noqa: FBT001 (a parameter of the test)
+    reason: str,
+    seconds_left: int,
+) -> None:
+    """A token that is not fresh is replaced, even if it has expired; in a forced run, any is."""
     scene.publish_old(age_seconds)
 
-    result = scene.rotate()
+    result = scene.rotate(forced=forced)
 
     assert result["status"] == "rotated"
+    assert result["reason"] == reason
     assert result["seconds_left_on_old_token"] == seconds_left
-    assert scene.published()["access_token"] == "token-1"
-
-
-def test_forced(scene: Scene) -> None:
-    """A forced run replaces a fresh token."""
-    scene.publish_old(60)
-
-    assert scene.rotate(forced=True)["reason"] == "forced"
-    assert scene.published()["access_token"] == "token-1"
+    assert scene.read(TOKEN_SECRET_ID)["access_token"] == "token-1"
 
 
 @pytest.mark.parametrize(
@@ -192,32 +163,30 @@ def test_unreadable(scene: Scene, forced: bool) -> None:  # noqa: FBT001
     scene.put(TOKEN_SECRET_ID, "null")
 
     assert scene.rotate(forced=forced)["reason"] == "unreadable"
-    assert scene.published()["access_token"] == "token-1"
-    ((error, what_follows),) = scene.failures
-    assert error.problem == (
-        f"Secret {TOKEN_SECRET_ID} does not hold a token from this function: "
-        "the value is not a JSON object"
+    assert scene.read(TOKEN_SECRET_ID)["access_token"] == "token-1"
+    ((error, what_follows),) = scene.reports
+    assert isinstance(error, SecretsManagerError)
+    assert error.problem.endswith(
+        " does not hold a token from this function: the value is not a JSON object"
     )
     assert what_follows == "replacing the token"
 
 
 def test_retried(scene: Scene) -> None:
     """Transient failures are retried; issued_at is the time of the request that succeeded."""
-    scene.answers = [503, 429, 500]
+    scene.statuses = [503, 429, 500]
 
     scene.rotate()
 
     assert len(scene.asked_with) == 4
-    assert len(scene.failures) == len(scene.waits) == 3
-    assert scene.published()["issued_at"] == int(NOW + sum(scene.waits))
+    assert len(scene.reports) == len(scene.waits) == 3
+    assert scene.read(TOKEN_SECRET_ID)["issued_at"] == int(NOW + sum(scene.waits))
 
 
-@pytest.mark.parametrize("answers", [[503], [401]])
-def test_corrected_credentials(
-    scene: Scene, answers: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("status", [503, 401])
+def test_corrected_credentials(scene: Scene, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials that are corrected during a run are used by its next attempt."""
-    scene.answers = answers
+    scene.statuses = [status]
     scene.accepted = {"corrected"}
     monkeypatch.setattr(scene, "sleep", lambda _: scene.store_client_secret("corrected"))
 
@@ -225,24 +194,18 @@ def test_corrected_credentials(
     assert scene.asked_with == [FIRST, "corrected"]
 
 
-@pytest.mark.parametrize(
-    "refusal", [(401, {}), (400, {"error": "unauthorized_client"})], ids=["client", "grant"]
-)
-def test_rejected_credentials(scene: Scene, refusal: tuple[int, dict[str, str]]) -> None:
-    """If the current client is refused, or may not use the grant, the previous one is used."""
-    scene.refusal = refusal
+def test_rejected_credentials(scene: Scene) -> None:
+    """If the endpoint refuses the current client credentials, the previous ones are used."""
     scene.store_client_secret("mistyped")
 
     result = scene.rotate()
 
-    previous = scene.secrets.get_secret_value(
-        SecretId=CREDENTIALS_SECRET_ID, VersionStage="AWSPREVIOUS"
-    )
+    previous = scene.read(CREDENTIALS_SECRET_ID, "AWSPREVIOUS")
     assert result["credentials"] == "previous"
     assert result["credentials_version_id"] == previous["VersionId"]
     assert scene.asked_with == ["mistyped", FIRST]
-    assert scene.published()["access_token"] == "token-2"
-    ((error, what_follows),) = scene.failures
+    assert scene.read(TOKEN_SECRET_ID)["access_token"] == "token-2"
+    ((error, what_follows),) = scene.reports
     assert isinstance(error, CredentialsError)
     assert what_follows == "trying the previous credentials"
 
@@ -250,33 +213,13 @@ def test_rejected_credentials(scene: Scene, refusal: tuple[int, dict[str, str]])
 def test_unusable_credentials(scene: Scene) -> None:
     """If the current credentials are unusable, the previous ones are used, even in an outage."""
     scene.put(CREDENTIALS_SECRET_ID, "{}")
-    scene.answers = [503]
+    scene.statuses = [503]
 
     assert scene.rotate()["credentials"] == "previous"
     assert scene.asked_with == [FIRST, FIRST]
-    assert [type(error) for error, _ in scene.failures] == [
+    assert [type(error) for error, _ in scene.reports] == [
         *(CredentialsError, TokenEndpointUnavailableError, CredentialsError)
     ]
-
-
-def test_credentials_not_readable(scene: Scene) -> None:
-    """If the current credentials may not be read, the previous ones are used."""
-    scene.store_client_secret("under another key")
-
-    def deny(params: dict[str, str], **_: object) -> None:
-        if params == {"SecretId": CREDENTIALS_SECRET_ID, "VersionStage": "AWSCURRENT"}:
-            response: Any = {
-                "Error": {"Code": "AccessDeniedException", "Message": "As scripted."},
-                "ResponseMetadata": {"HTTPStatusCode": 400},
-            }
-            raise ClientError(response, "GetSecretValue")
-
-    scene.secrets.meta.events.register("before-parameter-build.*.GetSecretValue", deny)
-
-    assert scene.rotate()["credentials"] == "previous"
-    assert scene.asked_with == [FIRST]
-    ((error, _),) = scene.failures
-    assert error.next_step.startswith("grant this permission to the function's role")
 
 
 @pytest.mark.parametrize(
@@ -304,4 +247,4 @@ def test_no_good_credentials(
         scene.rotate(forced=True)
 
     assert scene.asked_with == asked_with
-    assert len(scene.failures) == len(asked_with)
+    assert len(scene.reports) == len(asked_with)
