@@ -11,21 +11,25 @@ package that `sam build` creates. After each run,
 - no output, result or error contains 8 consecutive characters of a secret.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging
 import time
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
 import pytest
 
 from local.fakes.lambda_runtime import FunctionError, LambdaRuntime, LocalContext
-from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, Fault
+from local.fakes.secrets_manager import (
+    CREDENTIALS_SECRET_ID,
+    TOKEN_SECRET_ID,
+    FakeSecretsManager,
+    Fault,
+)
 from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token import token_endpoint
 from rotate_token.access_token import AccessToken
@@ -38,12 +42,7 @@ from rotate_token.errors import (
     TokenRequestError as Refused,
     TransientError,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from local.fakes.secrets_manager import FakeSecretsManager
-    from tests.samples import Invoke
+from tests.samples import Invoke
 
 TOKEN = "eyJuZXci.p7Wc5tRf1YhGuKa9"
 ISSUED = {"access_token": TOKEN, "token_type": "bearer", "expires_in": 3600}
@@ -61,24 +60,14 @@ BRIEF = 10
 
 
 class Row(NamedTuple):
-    """
-    A fault.
-
-    Attributes:
-        name: Its name.
-        fault: A fault or an answer of FakeSmartcar, or a fault of FakeSecretsManager.
-        error: The error of a run that the fault ends; None if the run succeeds.
-        requests: How many requests for a token the first attempt makes.
-        failed_attempts: How many failed attempts are counted.
-        artifact: Whether the built package is run against it too.
-    """
+    """A fault, and what a run makes of it."""
 
     name: str
-    fault: str | Answer | Fault
-    error: type[RotationError] | None = None
-    requests: int = 1
-    failed_attempts: int = 1
-    artifact: bool = False
+    fault: str | Answer | Fault  # of FakeSmartcar or, if it is a Fault, of FakeSecretsManager
+    error: type[RotationError] | None = None  # of a run that the fault ends
+    requests: int = 1  # for a token, in the first attempt
+    failed_attempts: int = 1  # that are counted
+    artifact: bool = False  # whether the built package is run against it too
 
     @property
     def is_refusal(self) -> bool:
@@ -206,7 +195,7 @@ def secrets_manager(secrets_manager: FakeSecretsManager, old: AccessToken) -> Fa
     return secrets_manager
 
 
-def play(
+def script(
     row: Row, endpoint: FakeSmartcar, secrets_manager: FakeSecretsManager, *, lasting: bool = False
 ) -> None:
     """Script the fault."""
@@ -219,8 +208,8 @@ def play(
         secrets_manager.faults.append(replace(row.fault, times=times))
 
 
-def run(invoke: Invoke, event: object, context: LocalContext) -> tuple[Exception | None, str]:
-    """Run the handler; return its error, and everything that its result or error shows."""
+def call(invoke: Invoke, event: object, context: LocalContext) -> tuple[Exception | None, str]:
+    """Call the handler; return its error, and everything that its result or error shows."""
     try:
         return None, repr(invoke(event, context))
     except RotationError as error:
@@ -265,10 +254,10 @@ def test_fault(
     monkeypatch.setattr(token_endpoint, "SHORTEST_ATTEMPT_SECONDS", 1.5)
     for name in ("", *logging.root.manager.loggerDict):
         monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
-    play(row, endpoint, secrets_manager, lasting=how == "lasting")
+    script(row, endpoint, secrets_manager, lasting=how == "lasting")
     context = LocalContext(BRIEF if how == "lasting" else 900)
 
-    error, outcome = run(invoke, {"force": how == "forced"}, context)
+    error, outcome = call(invoke, {"force": how == "forced"}, context)
 
     secrets_manager.faults.clear()
     token = AccessToken.from_json(secrets_manager.published())
@@ -299,7 +288,7 @@ def test_artifact(
     old: AccessToken,
 ) -> None:
     """The built package recovers or, if forced, fails with the error, and shows no secret."""
-    play(row, endpoint, secrets_manager)
+    script(row, endpoint, secrets_manager)
     error = ""
 
     with LambdaRuntime(package, {**environment, "POWERTOOLS_LOG_LEVEL": "DEBUG"}) as function:
