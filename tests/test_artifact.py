@@ -1,6 +1,7 @@
 """The package that `sam build` creates, under the real Lambda runtime client."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,15 @@ def test_configuration(package: Path) -> None:
         pytest.raises(FunctionError, match="^ConfigurationError: CREDENTIALS_SECRET_ID is not set"),
     ):
         function.invoke({})
+
+
+def test_output(package: Path, environment: dict[str, str]) -> None:
+    """A rotation writes two lines: its metrics, and what it did."""
+    with LambdaRuntime(package, environment) as function:
+        function.invoke({})
+        lines = [json.loads(line) for line in function.output.splitlines() if line]
+
+    assert [line.get("message", "metrics") for line in lines] == ["metrics", "Token rotated"]
 
 
 def test_web_identity(package: Path, environment: dict[str, str], tmp_path: Path) -> None:

@@ -54,23 +54,32 @@ def respond(status: int = 200, headers: dict[str, str] | None = None, **changes:
     return lambda _: httpx.Response(status, headers=headers, stream=body)
 
 
-def request_token(answer: Answer, seconds: float = 100) -> AccessToken:
+def request_token(answer: Answer) -> AccessToken:
     """Request a token from an endpoint that answers as given."""
     endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    return endpoint.request_token(CREDENTIALS, now=NOW, seconds=seconds)
+    return endpoint.request_token(CREDENTIALS, now=NOW, seconds=100)
+
+
+def send_requests(
+    *seconds_left: float, headers: dict[str, str] | None = None
+) -> list[httpx.Request]:
+    """Request a token with each of these times left; return what was sent."""
+    sent = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return respond(headers=headers)(request)
+
+    endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
+    for seconds in seconds_left:
+        endpoint.request_token(CREDENTIALS, now=NOW, seconds=seconds)
+    return sent
 
 
 def test_request() -> None:
     """The request is the form of RFC 6749 section 4.4.2, with a User-Agent."""
-    requests = []
+    (request,) = send_requests(100)
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        requests.append(request)
-        return respond()(request)
-
-    request_token(answer)
-
-    (request,) = requests
     assert str(request.url) == URL
     assert request.method == "POST"
     assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
@@ -83,20 +92,22 @@ def test_request() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("seconds_left", "seconds", "connect_seconds"), [(100, 15, 5), (7, 7, 5), (-1, 1, 1)]
-)
-def test_timeouts(seconds_left: float, seconds: float, connect_seconds: float) -> None:
+def test_timeouts() -> None:
     """A request gets 15 s, or what is left of the run if that is less, but at least 1 s."""
-    timeouts = []
+    timeouts = [request.extensions["timeout"] for request in send_requests(100, 7, -1)]
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        timeouts.append(request.extensions["timeout"])
-        return respond()(request)
+    assert timeouts == [
+        {"connect": 5, "read": 15, "write": 15, "pool": 15},
+        {"connect": 5, "read": 7, "write": 7, "pool": 7},
+        {"connect": 1, "read": 1, "write": 1, "pool": 1},
+    ]
 
-    request_token(answer, seconds_left)
 
-    assert timeouts == [httpx.Timeout(seconds, connect=connect_seconds).as_dict()]
+def test_cookies() -> None:
+    """A cookie is not sent with the next request, so that a retry can reach another server."""
+    sent = send_requests(100, 100, headers={"Set-Cookie": "server=1"})
+
+    assert [request.headers.get("Cookie") for request in sent] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -279,18 +290,3 @@ def test_gzip_bomb() -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 10_000_000
-
-
-def test_cookies() -> None:
-    """A cookie is not sent with the next request, so that a retry can reach another server."""
-    cookies = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        cookies.append(request.headers.get("Cookie"))
-        return respond(headers={"Set-Cookie": "server=1"})(request)
-
-    endpoint = TokenEndpoint(URL, transport=httpx.MockTransport(answer))
-    endpoint.request_token(CREDENTIALS, now=NOW, seconds=100)
-    endpoint.request_token(CREDENTIALS, now=NOW, seconds=100)
-
-    assert cookies == [None, None]
