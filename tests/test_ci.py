@@ -13,8 +13,9 @@ from samcli.yamlhelper import yaml_parse
 from werkzeug import Request, Response
 
 from local.fakes.loopback import LoopbackServer
+from tests.package import PROGRAMS
 from tests.programs import make, need
-from tests.samples import PROGRAMS, PROJECT
+from tests.samples import PROJECT
 
 MAKE = """\
 #!/bin/sh
