@@ -45,9 +45,9 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_proxies() -> Iterator[None]:
-    """Tests ignore this machine's proxies; the build of the package needs them."""
-    with mock.patch.dict(os.environ):
+def fresh_environment() -> Iterator[None]:
+    """No proxies of this machine, which the build of the package needs; no credentials kept."""
+    with mock.patch.dict(os.environ), mock.patch("boto3.DEFAULT_SESSION", None):
         ignore_proxies()
         yield
 
