@@ -8,7 +8,7 @@ const READ_SECONDS = 10;
 /** By default, the SDK waits without a limit. A read that takes longer than READ_SECONDS is aborted. */
 const CLIENT_CONFIG = {
   maxAttempts: 2,
-  requestHandler: { connectionTimeout: 1000, requestTimeout: 3000, throwOnRequestTimeout: true },
+  requestHandler: { connectionTimeout: 1000, socketTimeout: 3000 },
 };
 
 /** No valid token is cached, and the secret holds none or cannot be read. */

@@ -1,9 +1,9 @@
-// Drives the Node.js example, which is copied next to it: for each line of standard input, writes a line of JSON.
-// "get 100" sends 100 requests at once and writes their statuses or errors; "age 10" moves the clock by 10 s.
+// Drives the Node.js example: a line such as "100 0" sends 100 requests at once and writes their statuses or errors as
+// JSON; "0 10" moves the clock by 10 seconds.
 import { createInterface } from "node:readline";
 import { inspect } from "node:util";
 
-import { SmartcarToken } from "./smartcar-token.mjs";
+import { SmartcarToken } from "../../examples/node/smartcar-token.mjs";
 
 let now = Date.now() / 1000;
 const token = new SmartcarToken(process.env.TOKEN_SECRET_ID, { clock: () => now });
@@ -14,8 +14,7 @@ const get = () =>
   );
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const [word, number] = line.split(" ");
-  if (word === "age") now += Number(number);
-  const requests = word === "get" ? Array.from({ length: Number(number) }, get) : [];
-  console.log(JSON.stringify(await Promise.all(requests)));
+  const [times, seconds] = line.split(" ").map(Number);
+  now += seconds;
+  console.log(JSON.stringify(await Promise.all(Array.from({ length: times }, get))));
 }

@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from rotate_token.access_token import AccessToken
+from local.fakes.secrets_manager import publish
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -33,7 +33,7 @@ def test_sessions(
     """Authlib and requests-oauthlib load the document unchanged, and reject an expired token."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     url = f"{endpoint.api_url}/connections"
-    secrets_manager.publish(endpoint.issue_token())
+    publish(secrets_manager, endpoint)
     document = json.loads(secrets_manager.published())
 
     assert library(token=document).get(url).status_code == 200
@@ -43,18 +43,14 @@ def test_sessions(
 
 def test_aws_secretsmanager_caching(secrets: SecretsManagerClient) -> None:
     """By default, aws-secretsmanager-caching returns an expired token; with 300 s it does not."""
+    configured = SecretCache(SecretCacheConfig(secret_refresh_interval=300), secrets)
+    caches = [SecretCache(client=secrets), configured]
     with freeze_time() as clock:
-        now = int(time.time())
-        first, second = (AccessToken(name, 3600, now).to_json() for name in ("first", "second"))
-        secrets.create_secret(Name="token", SecretString=first)
+        secrets.create_secret(Name="token", SecretString="expires after 3,600 s")
         clock.tick(2900)
-        by_default = SecretCache(client=secrets)
-        configured = SecretCache(SecretCacheConfig(secret_refresh_interval=300), secrets)
-        assert by_default.get_secret_string("token") == first
-        assert configured.get_secret_string("token") == first
-        clock.tick(100)
-        secrets.put_secret_value(SecretId="token", SecretString=second)
-        clock.tick(601)
+        assert {cache.get_secret_string("token") for cache in caches} == {"expires after 3,600 s"}
+        secrets.put_secret_value(SecretId="token", SecretString="new")
+        clock.tick(701)
+        by_default, with_300 = (cache.get_secret_string("token") for cache in caches)
 
-        assert by_default.get_secret_string("token") == first
-        assert configured.get_secret_string("token") == second
+    assert (by_default, with_300) == ("expires after 3,600 s", "new")
