@@ -394,3 +394,17 @@ def test_programs(name: str, needed: tuple[str, ...], listed: str, secret: Token
     secret.publish()
 
     assert subprocess.check_output(COMMANDS[name], cwd=EXAMPLES / name, text=True) == listed
+
+
+def test_redirect(
+    secret: TokenSecret, endpoint: FakeSmartcar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Lambda example, which follows redirects, does not send the token to another host."""
+    secret.publish()
+    elsewhere = Response(status=302, headers={"Location": f"{endpoint.api_url}/connections"})
+
+    with LoopbackServer(elsewhere) as server:
+        monkeypatch.setenv("SMARTCAR_API_URL", server.address)
+        subprocess.run(COMMANDS["lambda"], cwd=EXAMPLES / "lambda", check=False)
+
+    assert endpoint.api_statuses == [401]
