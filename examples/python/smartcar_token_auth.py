@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import re
 import threading
 import time
@@ -36,13 +37,12 @@ class NoValidTokenError(Exception):
 
 class SmartcarTokenAuth(httpx.Auth):
     """
-    Reads the token when it is needed; for sync and async clients, and for concurrent requests.
+    Reads the token when it is needed; for sync and asyncio clients, and for concurrent requests.
 
     A token is cached for 5 minutes, but only until one minute before it expires. After a 401, the
-    secret is read again, and the request is retried if the token has changed. Two reads are at
-    least 10 seconds apart, and each takes at most 10 seconds. While the secret cannot be read, a
-    valid token stays in use. The body of a request must not be a stream, which cannot be sent
-    twice.
+    secret is read again, and the request is retried if the token has changed. Reads begin at least
+    10 seconds apart, and each takes at most 10 seconds. While the secret cannot be read, a valid
+    token stays in use. The body of a request must not be a stream, which cannot be sent twice.
 
     Args:
         secret_id: Name or ARN of the token secret.
@@ -56,22 +56,23 @@ class SmartcarTokenAuth(httpx.Auth):
         self._secret_id = secret_id
         self._client = client or boto3.client("secretsmanager", config=CLIENT_CONFIG)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._reading: Future[None] | None = None
+        self._locks: dict[int, threading.Lock] = {}
         self._token = "", 0.0
-        self._read_at = 0.0
         self._error: Exception | None = None
+        self._reading: Future[None] = Future()
+        self._read_at = 0.0
+        self._reader = 0
 
     def get(self, rejected: str = "") -> str:
         """Return a valid token; if possible, not the one that the API `rejected`."""
         if reading := self._read_if_due(rejected):
-            wait([reading])
+            wait([reading], READ_SECONDS)
         return self._valid_token()
 
     async def get_async(self, rejected: str = "") -> str:
         """Do the same without blocking the event loop or its executor."""
         if reading := self._read_if_due(rejected):
-            await asyncio.wait([asyncio.wrap_future(reading)])
+            await asyncio.wait([asyncio.wrap_future(reading)], timeout=READ_SECONDS)
         return self._valid_token()
 
     def _valid_token(self) -> str:
@@ -83,42 +84,39 @@ class SmartcarTokenAuth(httpx.Auth):
 
     def _read_if_due(self, rejected: str) -> Future[None] | None:
         """Return the read to wait for, if there is one."""
-        with self._lock:
-            if self._reading and not self._reading.done():
+        process = os.getpid()
+        # One lock for each process: at a fork, another thread may have held that of the parent.
+        with self._locks.setdefault(process, threading.Lock()):
+            token, expires_at = self._token
+            now = self._clock()
+            age = abs(now - self._read_at)  # the clock may have been set back
+            if self._reading.done():
+                is_old = age >= CACHE_SECONDS or now >= expires_at - MARGIN_SECONDS
+                if age < RETRY_SECONDS or not (is_old or token == rejected or self._error):
+                    return None
+            elif age < READ_SECONDS and self._reader == process:
                 # While one request reads, the others wait only if they have no usable token.
-                token, expires_at = self._token
-                usable = token != rejected and self._clock() < expires_at
-                return None if usable else self._reading
-            if not self._is_due(rejected):
-                return None
-            reading: Future[None] = Future()
-            threading.Thread(target=self._read, args=(reading,), daemon=True).start()
-            self._reading = reading
-            return reading
-
-    def _is_due(self, rejected: str) -> bool:
-        token, expires_at = self._token
-        now = self._clock()
-        age = abs(now - self._read_at)  # the clock may have been set back
-        is_old = age >= CACHE_SECONDS or now >= expires_at - MARGIN_SECONDS
-        return age >= RETRY_SECONDS and (is_old or token == rejected or self._error is not None)
+                return None if token != rejected and now < expires_at else self._reading
+            # A read that takes longer, or that was under way at a fork, is given up.
+            self._reading, self._read_at, self._reader = Future(), now, process
+            self._error = TimeoutError(f"no answer for {READ_SECONDS} seconds")
+            try:
+                threading.Thread(target=self._read, args=(self._reading,), daemon=True).start()
+            except RuntimeError as error:  # there are too many threads
+                self._error = error
+                self._reading.set_result(None)
+            return self._reading
 
     def _read(self, reading: Future[None]) -> None:
-        answer: Future[tuple[str, float]] = Future()
-        try:
-            threading.Thread(target=self._ask, args=(answer,), daemon=True).start()
-            self._token, self._error = answer.result(READ_SECONDS), None
-        except Exception as error:  # noqa: BLE001 (whatever it is, a valid token stays in use)
-            self._error = error
-        self._read_at = self._clock()
-        reading.set_result(None)
-
-    def _ask(self, answer: Future[tuple[str, float]]) -> None:
+        token, error = self._token, None
         try:
             secret = self._client.get_secret_value(SecretId=self._secret_id)
-            answer.set_result(_parse(secret.get("SecretString", "")))
-        except Exception as error:  # noqa: BLE001 (raised where the answer is awaited)
-            answer.set_exception(error)
+            token = _parse(secret.get("SecretString", ""))
+        except Exception as exception:  # noqa: BLE001 (whatever it is, a valid token stays in use)
+            error = exception
+        if reading is self._reading:  # it is not, if another read has begun meanwhile
+            self._token, self._error = token, error
+        reading.set_result(None)
 
     def sync_auth_flow(
         self, request: httpx.Request

@@ -13,6 +13,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -336,6 +337,74 @@ def test_executor(secret: TokenSecret) -> None:
         return not waiting.done()
 
     assert asyncio.run(is_free())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_fork(secret: TokenSecret) -> None:
+    """A process that is forked while one thread reads, and one is about to, reads by itself."""
+    asked, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def clock() -> float:
+        asked.set()
+        go_on.wait()
+        return time.time()
+
+    def read_in_child() -> None:
+        go_on.set()
+        os._exit(auth.get() != token)
+
+    auth = SmartcarTokenAuth(TOKEN_SECRET_ID, clock=clock)
+    secret.put(HANG)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(auth.get)
+        wait_until(lambda: secret.reads)
+        asked.clear()
+        go_on.clear()
+        pool.submit(auth.get)
+        asked.wait()
+        token = secret.publish()
+        child = get_context("fork").Process(target=read_in_child)
+        child.start()
+        child.join(60)
+        child.kill()
+        go_on.set()
+        secret.end_slow_reads()
+
+    assert child.exitcode == 0
+
+
+def test_no_thread(secret: TokenSecret) -> None:
+    """While the process can start no thread, a valid token stays in use."""
+    example = Python()
+    token = secret.publish()
+    assert example.auth.get() == token
+    newer = secret.publish()
+    example.age(301)
+
+    threading.stack_size(2**47)  # more than there are addresses
+    try:
+        assert example.auth.get() == token
+    finally:
+        threading.stack_size(0)
+
+    example.age(10)
+    assert example.auth.get() == newer
+
+
+def test_late_read(secret: TokenSecret) -> None:
+    """The result of a read that took too long does not replace that of the next one."""
+    example = Python()
+    secret.put(HANG)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(example.auth.get)
+        wait_until(lambda: secret.reads)
+        token = secret.publish()
+        example.age(10)
+        assert example.auth.get() == token
+        secret.end_slow_reads()
+
+    assert first.result() == example.auth.get() == token
 
 
 def test_errors_outside_boto3() -> None:
