@@ -52,10 +52,11 @@ export class SmartcarToken {
    * @returns {Promise<Response>}
    */
   async fetch(url, init = {}) {
-    const token = await this.get();
+    if (url instanceof Request) throw new TypeError("pass a URL and options: a Request cannot be sent twice");
+    const token = await this.get("", init.signal);
     const response = await fetch(url, withToken(token, init));
     if (response.status !== 401) return response;
-    const newer = await this.get(token);
+    const newer = await this.get(token, init.signal);
     if (newer === token) return response;
     await response.body?.cancel();
     return fetch(url, withToken(newer, init));
@@ -65,15 +66,16 @@ export class SmartcarToken {
    * Return a valid token; if possible, not the one that the API rejected.
    *
    * @param {string} [rejected]
+   * @param {AbortSignal | null} [signal] ends the wait with its reason
    * @returns {Promise<string>}
    * @throws {NoValidTokenError} there is none
    */
-  async get(rejected = "") {
+  async get(rejected = "", signal) {
     // While one request reads, the others wait only if they have no usable token.
     const usable = this.#token.access_token !== rejected && this.clock() < this.#token.expires_at;
     if (this.#reading ? !usable : this.#isDue(rejected)) {
       this.#reading ??= this.#read().finally(() => (this.#reading = undefined));
-      await this.#reading;
+      await unlessAborted(this.#reading, signal);
     }
     if (this.clock() < this.#token.expires_at) return this.#token.access_token;
     const problem = this.#error ? "cannot be read" : "holds no valid token";
@@ -92,12 +94,9 @@ export class SmartcarToken {
   async #read() {
     try {
       const abortSignal = AbortSignal.timeout(READ_SECONDS * 1000);
-      const timeout = new Promise((_, reject) => {
-        abortSignal.addEventListener("abort", () => reject(abortSignal.reason));
-      });
       const command = new GetSecretValueCommand({ SecretId: this.secretId });
-      // The race: an abort does not end `send` once the headers have arrived.
-      const secret = await Promise.race([this.client.send(command, { abortSignal }), timeout]);
+      // By itself, `send` does not end at an abort while it waits for credentials.
+      const secret = await unlessAborted(this.client.send(command, { abortSignal }), abortSignal);
       this.#token = parse(secret.SecretString ?? "");
       this.#error = undefined;
     } catch (error) {
@@ -105,6 +104,23 @@ export class SmartcarToken {
     }
     this.#readAt = this.clock();
   }
+}
+
+/**
+ * Wait for a promise, but reject with the reason of the signal as soon as it is aborted.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {AbortSignal | null} [signal]
+ * @returns {Promise<T>}
+ */
+function unlessAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal?.reason);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort);
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener("abort", abort));
+  });
 }
 
 /**

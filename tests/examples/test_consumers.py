@@ -415,6 +415,40 @@ def test_errors_outside_boto3() -> None:
             SmartcarTokenAuth(TOKEN_SECRET_ID, client).get()
 
 
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("await token.fetch(url, { signal });", "Error: aborted"),
+        ("controller.abort('early'); await token.fetch(url, { signal });", "early"),
+        ("await token.fetch(new Request(url));", "TypeError: pass a URL and options"),
+        (
+            """AbortSignal.timeout = () => signal;
+            token.client.config.credentials = () => new Promise(() => {});
+            await token.get();""",
+            "cannot be read",
+        ),
+        (
+            """AbortSignal.timeout = () => signal;
+            token.client.send = () => { throw new Error("from send"); };
+            token.get().catch((error) => process.on("beforeExit", () => { throw error; }));""",
+            "Error: from send",
+        ),
+    ],
+    ids=["signal", "aborted signal", "Request", "credentials hang", "send throws"],
+)
+def test_node_errors(code: str, error: str, secret: TokenSecret) -> None:
+    """A signal ends the wait for a read, a Request is refused, and a read may fail in any way."""
+    secret.put(HANG)
+    setup = """import { SmartcarToken } from "./smartcar-token.mjs";
+        const token = new SmartcarToken(process.env.TOKEN_SECRET_ID);
+        const url = process.env.SMARTCAR_API_URL;
+        const controller = new AbortController();
+        const { signal } = controller;
+        setImmediate(() => controller.abort(new Error("aborted")));"""
+
+    assert error in run_node(setup + code).stderr
+
+
 @pytest.mark.parametrize("input_type", ["module", "commonjs"])
 def test_node_readme(input_type: str, secret: TokenSecret, endpoint: FakeSmartcar) -> None:
     """The code in the README of the Node.js example works in both kinds of programs."""
