@@ -9,6 +9,7 @@ umask 077
 
 secret_id=${TOKEN_SECRET_ID:-smartcar-token/access-token}
 url=${SMARTCAR_API_URL:-https://vehicle.api.smartcar.com/v3}
+[ -n "${SMARTCAR_TOKEN_CACHE-}${XDG_RUNTIME_DIR-}${HOME-}" ] || { echo "cannot cache a token: set HOME" >&2 && exit 1; }
 cache=${SMARTCAR_TOKEN_CACHE:-${XDG_RUNTIME_DIR:-$HOME/.cache}/smartcar-token.json}
 
 missing=
@@ -29,18 +30,19 @@ cached() {
 }
 
 # read_token: cache the published token; if there is none, keep the one before, and that this read failed.
+# Whether it is new is cached, too: `sh -x` would show tokens that are compared here.
 read_token() {
     : >> "$cache"
     AWS_MAX_ATTEMPTS=2 aws secretsmanager get-secret-value --secret-id "$secret_id" \
         --query SecretString --output text --cli-connect-timeout 1 --cli-read-timeout 3 |
         jq -Rs --arg secret_id "$secret_id" --rawfile cached "$cache" '
-            (fromjson? | objects
+            (($cached | fromjson? | objects | select(.secret_id == $secret_id)) // {}) as $before
+            | (fromjson? | objects
                 | select(.access_token | strings | test("\\A[A-Za-z0-9._~+/-]+=*\\z"))
                 | select(.expires_at | numbers | . > 0 and . < infinite)
                 | {access_token, expires_at, failed: false})
-            // (($cached | fromjson? | objects | select(.secret_id == $secret_id)) // {}
-                | .failed = true)
-            | . + {$secret_id, read_at: now}' > "$new"
+            // ($before | .failed = true)
+            | . + {$secret_id, read_at: now, is_new: (.access_token != $before.access_token)}' > "$new"
     mv "$new" "$cache"
 }
 
@@ -60,9 +62,8 @@ if ! cached '.expires_at > now'; then
 fi
 status=$(call_api)
 if [ "$status" = 401 ] && ! cached 'age < 10'; then
-    rejected=$(jq .access_token "$cache")
     read_token
-    [ "$rejected" = "$(jq .access_token "$cache")" ] || status=$(call_api)
+    ! cached .is_new || status=$(call_api)
 fi
 cat "$body"
 [ "$status" = 200 ] || { echo "Smartcar answered $status" >&2 && exit 1; }

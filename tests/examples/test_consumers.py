@@ -131,10 +131,10 @@ class Shell:
         self.cache.write_text(json.dumps(token), encoding="utf-8")
 
 
-def run_script() -> subprocess.CompletedProcess[bytes]:
+def run_script(*options: str) -> subprocess.CompletedProcess[bytes]:
     """Run the shell example with Debian's shell."""
     need(*SHELL)
-    return subprocess.run(["dash", SCRIPT], capture_output=True, check=False)
+    return subprocess.run(["dash", *options, SCRIPT], capture_output=True, check=False)
 
 
 Consumer = Python | AsyncPython | Node | Shell
@@ -469,17 +469,33 @@ def test_oldest_node() -> None:
     assert f"needs Node.js {OLDEST_NODE} or newer" in NODE_README
 
 
-def test_missing() -> None:
-    """The shell example names the programs that are missing."""
+def test_trace(secret: TokenSecret, endpoint: FakeSmartcar) -> None:
+    """The shell's option -x shows no token, also after a 401."""
+    endpoint.revoke(secret.publish())
+    shown = run_script("-x").stderr
+    secret.publish()
+    Shell().age(10)
+    shown += run_script("-x").stderr
+
+    assert endpoint.api_statuses == [401, 401, 200]
+    assert b"+ read_token" in shown
+    assert b"eyJ" not in shown
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"HOME": "/", "PATH": "/"}, "missing programs: aws jq curl\n"),
+        ({}, "cannot cache a token: set HOME\n"),
+    ],
+)
+def test_missing(environment: dict[str, str], message: str) -> None:
+    """The shell example names the programs that are missing, and HOME."""
     run = subprocess.run(
-        ["/bin/sh", SCRIPT],
-        env={"HOME": "/", "PATH": "/"},
-        capture_output=True,
-        text=True,
-        check=False,
+        ["/bin/sh", SCRIPT], env=environment, capture_output=True, text=True, check=False
     )
 
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", "missing programs: aws jq curl\n")
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", message)
 
 
 @pytest.mark.parametrize(
