@@ -1,7 +1,5 @@
 """The examples under load and during failures, with real requests and reads of the secret."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -11,11 +9,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import boto3
 import httpx
@@ -25,17 +23,11 @@ from werkzeug import Response
 
 from local.example import COMMANDS, EXAMPLES, variables
 from local.fakes.loopback import LoopbackServer
-from local.fakes.secrets_manager import TOKEN_SECRET_ID, Fault
+from local.fakes.secrets_manager import TOKEN_SECRET_ID, FakeSecretsManager, Fault
+from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from tests.programs import OLDEST_NODE, need
 from tests.samples import PROJECT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from local.fakes.secrets_manager import FakeSecretsManager
-    from local.fakes.smartcar import FakeSmartcar
-
 
 NODE = ("node", f"{EXAMPLES}/node/node_modules")
 NODE_README = (EXAMPLES / "node/README.md").read_text(encoding="utf-8")

@@ -1,26 +1,20 @@
 """What docs/consumers.md says about libraries that load or cache the published token."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from authlib.integrations.base_client import InvalidTokenError
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from aws_secretsmanager_caching import SecretCache, SecretCacheConfig
 from freezegun import freeze_time
+from mypy_boto3_secretsmanager import SecretsManagerClient
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from local.fakes.secrets_manager import publish
-
-if TYPE_CHECKING:
-    from mypy_boto3_secretsmanager import SecretsManagerClient
-
-    from local.fakes.secrets_manager import FakeSecretsManager
-    from local.fakes.smartcar import FakeSmartcar
+from local.fakes.secrets_manager import FakeSecretsManager, publish
+from local.fakes.smartcar import FakeSmartcar
 
 
 @pytest.mark.parametrize("library", [AuthlibSession, OAuth2Session])
