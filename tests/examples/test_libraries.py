@@ -13,7 +13,7 @@ from mypy_boto3_secretsmanager import SecretsManagerClient
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from local.fakes.secrets_manager import FakeSecretsManager, publish
+from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 
 
@@ -27,7 +27,7 @@ def test_sessions(
     """Authlib and requests-oauthlib load the document unchanged, and reject an expired token."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     url = f"{endpoint.api_url}/connections"
-    publish(secrets_manager, endpoint)
+    secrets_manager.publish(endpoint.issue_token())
     document = json.loads(secrets_manager.published())
 
     assert library(token=document).get(url).status_code == 200
