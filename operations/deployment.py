@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore import exceptions
-from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,18 +56,13 @@ class Deployment:
                 f"`make configure ENV={environment}` deploys it"
             )
         refs = parameters(stack)
-        found = session.client("cloudformation").list_stack_resources(StackName=name)
-        for each in found["StackResourceSummaries"]:
-            # A resource that is about to be created has no physical ID yet.
-            if each.get("PhysicalResourceId") and each["ResourceStatus"] != "DELETE_COMPLETE":
-                refs[each["LogicalResourceId"]] = each["PhysicalResourceId"]
+        paginator = session.client("cloudformation").get_paginator("list_stack_resources")
+        # A resource that is about to be created has no physical ID yet.
+        existing = "StackResourceSummaries[?PhysicalResourceId]"
+        for each in paginator.paginate(StackName=name).search(existing):
+            refs[each["LogicalResourceId"]] = each["PhysicalResourceId"]
         account = stack["StackId"].split(":")[4]
         return cls(environment, session, name, account, stack["StackStatus"], refs)
-
-    @property
-    def options(self) -> str:
-        """The options with which the AWS CLI reaches the stack."""
-        return cli_options(self.session)
 
     def ref(self, name: str) -> str:
         """Return what ``Ref`` returns in the template, for a parameter or a resource."""
@@ -76,15 +70,19 @@ class Deployment:
             raise DeploymentError(f"the stack has no {name}")
         return self.refs[name]
 
+    def aws(self, command: str) -> str:
+        """Return a command of the AWS CLI with the options with which it reaches the stack."""
+        return f"`aws {command} {cli_options(self.session)}`"
+
+    def make(self, target: str) -> str:
+        """Return a command of the Makefile for the stack."""
+        return f"`make {target} ENV={self.environment}`"
+
     def log_events(self, since: float) -> Iterator[Any]:
         """Yield the events of the function's log, from a Unix time on."""
-        pages = (
-            self.session.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(logGroupName=self.ref("RotateTokenLogGroup"), startTime=int(1000 * since))
-        )
-        for page in pages:
-            yield from page["events"]
+        paginator = self.session.client("logs").get_paginator("filter_log_events")
+        name, start = self.ref("RotateTokenLogGroup"), int(1000 * since)
+        yield from paginator.paginate(logGroupName=name, startTime=start).search("events[]")
 
 
 def open_environment(environment: str) -> tuple[boto3.Session, dict[str, Any]]:
@@ -119,8 +117,9 @@ def place(session: boto3.Session) -> str:
 
 def cli_options(session: boto3.Session) -> str:
     """Return the options with which the AWS CLI and the SAM CLI act as a session does."""
+    options = f"--region {session.region_name}"
     profile = session.profile_name
-    return f"--region {session.region_name}" + f" --profile {profile}" * (profile != "default")
+    return options if profile == "default" else f"{options} --profile {profile}"
 
 
 def deletion(session: boto3.Session, stack_name: str) -> str:
@@ -133,7 +132,7 @@ def describe_stack(session: boto3.Session, stack_name: str) -> Mapping[str, Any]
     """Return the description of a stack, or None if it does not exist."""
     try:
         (stack,) = session.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
-    except ClientError as error:
+    except exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         return None
@@ -152,12 +151,12 @@ def age(moment: datetime) -> str:
 
 
 def duration(time_span: timedelta) -> str:
-    """Format a duration in one unit, such as ``43 min``."""
-    seconds = time_span.total_seconds()
+    """Format a duration in one unit, such as ``43 min``; the clock of this machine may be late."""
+    seconds = max(time_span.total_seconds(), 0)
     for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return f"{seconds:.0f} s"
 
 
 @contextmanager
@@ -167,23 +166,21 @@ def one_line_errors(before: str = "", after: str = "") -> Iterator[None]:
         yield
     except DeploymentError as error:
         sys.exit(" ".join(str(error).split()))
-    except (BotoCoreError, ClientError) as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         sys.exit(f"{before}{explain(error)}{after}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def explain(error: Exception) -> str:
+def explain(error: exceptions.BotoCoreError | exceptions.ClientError) -> str:
     """Return in one line what an error of AWS means, with the next step where that is known."""
     if isinstance(error, exceptions.NoCredentialsError):
-        return (
-            "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
-        )
+        step = "run `aws configure` or `aws sso login`, or set AWS_PROFILE"
+        return f"No AWS credentials found: {step}"
     if isinstance(error, exceptions.NoRegionError):
-        return (
-            "No AWS region found: set it before make, as in `AWS_REGION=us-east-1 make configure`"
-        )
-    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        step = "set it before make, as in `AWS_REGION=us-east-1 make configure`"
+        return f"No AWS region found: {step}"
+    code = error.response["Error"]["Code"] if isinstance(error, exceptions.ClientError) else ""
     is_signed_out = isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError))
     if is_signed_out or code.startswith("ExpiredToken"):
         return "The AWS sign-on has expired: run `aws sso login`, with the `--profile` that you use"

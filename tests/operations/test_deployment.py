@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import (
-    ClientError,
-    ProfileNotFound,
-    SSOTokenLoadError,
-    TokenRetrievalError,
-)
+from botocore import exceptions
+from freezegun import freeze_time
+from moto.cloudformation.models import cloudformation_backends
+from moto.core import set_initial_no_auth_action_count
 
 from operations.deployment import (
     Deployment,
     DeploymentError,
+    age,
     cli_options,
     one_line_errors,
     open_environment,
@@ -39,6 +39,11 @@ region = "eu-central-1"
 stack_name = "staging"
 region = "eu-west-1"
 """
+ADD_PROD = (
+    "samconfig.toml has no environment prod, only default, staging; copy "
+    r"\[staging.global.parameters\] and \[staging.deploy.parameters\], and in the copies "
+    "rename staging to prod and change the stack_name"
+)
 
 
 def test_saved_stack(create_stack: CreateStack, save: Save) -> None:
@@ -48,11 +53,30 @@ def test_saved_stack(create_stack: CreateStack, save: Save) -> None:
 
     deployment = Deployment.find("default")
 
-    assert "another-name" == deployment.stack_name
-    assert "123456789012" == deployment.account
-    assert "--region eu-central-1" == deployment.options
-    assert "" == deployment.ref("AlarmEmail")
-    assert "log" == deployment.ref("RotateTokenLogGroup")
+    assert deployment.stack_name == "another-name"
+    assert deployment.account == "123456789012"
+    assert deployment.state == "CREATE_COMPLETE"
+    assert deployment.aws("s3 ls") == "`aws s3 ls --region eu-central-1`"
+    assert deployment.ref("AlarmEmail") == ""
+    assert deployment.ref("RotateTokenLogGroup") == "log"
+
+
+@pytest.mark.usefixtures("stack")
+def test_new_resource() -> None:
+    """A resource that is about to be created is one that the stack does not have yet."""
+    stack: Any = cloudformation_backends["123456789012"]["us-east-1"].get_stack("token")
+    stack.resource_map["RotateTokenLogGroup"].name = None
+
+    with pytest.raises(DeploymentError, match="^the stack has no RotateTokenLogGroup$"):
+        Deployment.find("default").ref("RotateTokenLogGroup")
+
+
+@pytest.mark.usefixtures("stack")
+@set_initial_no_auth_action_count(0)
+def test_denied() -> None:
+    """A stack that may not be looked up is not taken for one that does not exist."""
+    with pytest.raises(exceptions.ClientError, match="DescribeStacks"):
+        Deployment.find("default")
 
 
 def test_change_set_without_a_stack(aws: Any, save: Save) -> None:
@@ -79,76 +103,65 @@ def test_change_set_without_a_stack(aws: Any, save: Save) -> None:
         ("[prod]", "samconfig.toml has no stack_name for prod"),
         ("[prod", "samconfig.toml cannot be read: Expected ']' .*"),
         ("\xff", "samconfig.toml cannot be read: 'utf-8' codec can't decode byte 0xff .*"),
+        (None, "samconfig.toml cannot be read: .* No such file .*"),
+        (GUIDED, ADD_PROD),
+        (f"prod = 1{GUIDED}", ADD_PROD),
     ],
 )
-def test_odd_settings(save: Save, settings: str, expected: str) -> None:
-    """A samconfig.toml that cannot be used is an error that says what is wrong with it."""
-    save(settings)
+def test_odd_settings(save: Save, settings: str | None, expected: str) -> None:
+    """A samconfig.toml that cannot be used is an error that says what to do about it."""
+    if settings:
+        save(settings)
 
     with pytest.raises(DeploymentError, match=f"^{expected}$"):
         Deployment.find("prod")
 
 
-@pytest.mark.parametrize("environment", ["prod", "version"])
-def test_missing_environment(save: Save, environment: str) -> None:
-    """An environment that samconfig.toml does not have is an error that says how to add it."""
-    save(GUIDED)
-
-    with pytest.raises(
-        DeploymentError,
-        match=f"^samconfig.toml has no environment {environment}, only default, staging; copy "
-        r"\[staging.global.parameters\] and \[staging.deploy.parameters\], and in the copies "
-        f"rename staging to {environment} and change the stack_name$",
-    ):
-        Deployment.find(environment)
-
-
-@pytest.mark.usefixtures("save")
-def test_missing_settings() -> None:
-    """A samconfig.toml that does not exist is an error that names it."""
-    with pytest.raises(DeploymentError, match="^samconfig.toml cannot be read: .* No such file"):
-        Deployment.find("default")
+SIGNED_OUT = "The AWS sign-on has expired: run `aws sso login`, .*"
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (
-            SSOTokenLoadError(error_msg="it is\ngone"),
-            "The AWS sign-on has expired: .*`aws sso login`",
-        ),
-        (
-            TokenRetrievalError(provider="sso", error_msg="Token has expired"),
-            "The AWS sign-on has expired: .*`aws sso login`",
-        ),
-        (
-            ClientError({"Error": {"Code": "ExpiredTokenException"}}, "DescribeStacks"),
-            "The AWS sign-on has expired: .*`aws sso login`",
-        ),
-        (ProfileNotFound(profile="gone"), r"The config profile \(gone\) could not be found$"),
-        (DeploymentError("in two\nlines"), "in two lines$"),
+        (exceptions.SSOTokenLoadError(error_msg="gone"), SIGNED_OUT),
+        (exceptions.TokenRetrievalError(provider="sso", error_msg="gone"), SIGNED_OUT),
+        (exceptions.ClientError({"Error": {"Code": "ExpiredTokenException"}}, "Get"), SIGNED_OUT),
+        (exceptions.ProfileNotFound(profile="in two\nlines"), r"The .* \(in two lines\) could .*"),
+        (DeploymentError("in two\nlines"), "in two lines"),
         (KeyboardInterrupt(), "130"),
     ],
 )
 def test_one_line_errors(error: BaseException, expected: str) -> None:
     """An error that an operator can correct ends a command with one line that says how."""
-    with pytest.raises(SystemExit, match=f"^{expected}"), one_line_errors():
+    with pytest.raises(SystemExit, match=f"^{expected}$"), one_line_errors():
         raise error
 
 
-@pytest.mark.parametrize("source", ["samconfig.toml", "AWS_PROFILE"])
-def test_profile(save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [('profile = "prod"', "other"), ("", "prod")],
+    ids=["samconfig.toml", "AWS_PROFILE"],
+)
+def test_profile(
+    save: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, variable: str
+) -> None:
     """The commands that are printed have the profile, wherever it is set."""
     (tmp_path / "config").write_text("[profile prod]\nregion = eu-west-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    settings = '[default.global.parameters]\nstack_name = "token"\n'
-    if source == "AWS_PROFILE":
-        monkeypatch.setenv("AWS_PROFILE", "prod")
-        save(settings)
-    else:
-        save(settings + 'profile = "prod"')
+    monkeypatch.setenv("AWS_PROFILE", variable)
+    save('[default.global.parameters]\nstack_name = "token"\n' + line)
 
     session, _ = open_environment("default")
 
-    assert "--region eu-west-1 --profile prod" == cli_options(session)
+    assert cli_options(session) == "--region eu-west-1 --profile prod"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 days")],
+)
+def test_age(seconds: int, expected: str) -> None:
+    """An age has one unit, and is not negative, although this machine's clock may be late."""
+    with freeze_time("2026-11-25"):
+        assert age(datetime.now(UTC) - timedelta(seconds=seconds)) == expected

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 import pytest
 from freezegun import freeze_time
+from werkzeug import Request, Response
 
 from local.fakes.loopback import LoopbackServer
 from operations import rotate
 from tests.samples import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 class FakeLambda(LoopbackServer):
@@ -23,40 +24,37 @@ class FakeLambda(LoopbackServer):
     A fake of Lambda's operations GetFunction and Invoke.
 
     Attributes:
-        answers: The status of each answer to Invoke, what the function returned, and whether that
-            is an error; after the last one, the fake does not answer.
+        responses: The responses to Invoke; if it is None, the connection is closed, and after the
+            last one, there is no response.
         runs: The number of runs so far.
     """
 
     def __init__(self) -> None:
-        super().__init__(self._serve)
-        self.answers: list[tuple[str, dict[str, Any], bool]] = []
+        super().__init__(Request.application(self._respond))
+        self.responses: list[Response | None] = []
         self.runs = 0
 
-    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] == "GET":
-            assert "/2015-03-31/functions/f" == environ["PATH_INFO"]
-            start_response("200 OK", [])
-            return [b'{"Configuration": {"LastModified": "2026-01-15T09:50:00.000+0000"}}']
-        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        assert {"force": True} == json.loads(body)
-        assert "/2015-03-31/functions/f/invocations" == environ["PATH_INFO"]
+    def _respond(self, request: Request) -> Response:
+        if request.method == "GET":
+            assert request.path == "/2015-03-31/functions/f"
+            return Response('{"Configuration": {"LastModified": "2026-01-15T09:50:00.000+0000"}}')
+        assert request.path == "/2015-03-31/functions/f/invocations"
+        assert request.get_json(force=True) == {"force": True}
         self.runs += 1
-        if not self.answers:
+        if not self.responses:
             self.stopping.wait()
-            return []
-        status, result, is_error = self.answers.pop(0)
-        start_response(status, [("X-Amz-Function-Error", "Unhandled")] if is_error else [])
-        return [json.dumps(result).encode()]
+        elif response := self.responses.pop(0):
+            return response
+        raise ConnectionResetError
 
 
-ROTATED = ("200 OK", {"status": "rotated", "credentials": "current"}, False)
-FALLBACK = ("200 OK", {"status": "rotated", "credentials": "previous"}, False)
+ROTATED = Response('{"status": "rotated", "credentials": "current"}')
+FALLBACK = Response('{"status": "rotated", "credentials": "previous"}')
 
 
-def failed(error_type: str) -> tuple[str, dict[str, Any], bool]:
-    """Make the answer of a run that failed."""
-    return "200 OK", {"errorType": error_type, "errorMessage": "no", "stackTrace": []}, True
+def failed(**error: str) -> Response:
+    """Make the response of a run that failed."""
+    return Response(json.dumps(error), headers={"X-Amz-Function-Error": "Unhandled"})
 
 
 @pytest.fixture
@@ -77,145 +75,126 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
+def end(function: FakeLambda, *responses: Response | None) -> tuple[str, list[int]]:
+    """Fail by hand and after a deployment; return the last line, and how many runs each made."""
+    lines, runs = [], []
+    for after_deployment in (False, True):
+        function.responses, function.runs = [*responses], 0
+        with pytest.raises(SystemExit) as ended:
+            rotate.main("default", after_deployment=after_deployment)
+        lines.append(str(ended.value.code))
+        runs.append(function.runs)
+    line = lines[0]
+    assert lines[1] == f"The stack is deployed, but {line[0].lower()}{line[1:]}"
+    return line, runs
+
+
 @pytest.mark.parametrize("after_deployment", [False, True])
 def test_result(
     function: FakeLambda, capsys: pytest.CaptureFixture[str], *, after_deployment: bool
 ) -> None:
     """The age of the function and the result of the run are printed; one event is sent."""
-    function.answers = [ROTATED]
+    function.responses = [ROTATED]
 
     with freeze_time("2026-01-15 09:55"):
         rotate.main("default", after_deployment=after_deployment)
 
-    assert [
+    assert capsys.readouterr().out.splitlines() == [
         "f was last modified 5 min ago",
         '{"status": "rotated", "credentials": "current"}',
-    ] == capsys.readouterr().out.splitlines()
-    assert 1 == function.runs
-
-
-NEXT_STEPS = {
-    "CredentialsError": "--secret-string file://credentials.json` .*`make rotate ENV=default`",
-    "SecretsManagerError": "KmsKeyArn; then run `make rotate ENV=default`",
-    "ConfigurationError": "`make configure ENV=default`",
-    "TokenRequestError": "docs/operations.md; then run `make rotate ENV=default`",
-    "Runtime.ImportModuleError": "run `make deploy ENV=default`",
-}
-
-
-@pytest.mark.parametrize("error_type", NEXT_STEPS)
-def test_failed_run(function: FakeLambda, error_type: str) -> None:
-    """A run that fails ends the command with its error and the next command; it is not repeated."""
-    function.answers = [failed(error_type)]
-
-    with pytest.raises(
-        SystemExit, match=f"^The run failed: {error_type}: no; .*{NEXT_STEPS[error_type]}$"
-    ):
-        rotate.main("default", after_deployment=False)
-
-    assert 1 == function.runs
-
-
-@pytest.mark.parametrize("error_type", ["CredentialsError", "SecretsManagerError"])
-def test_new_deployment(
-    function: FakeLambda, waits: list[float], capsys: pytest.CaptureFixture[str], error_type: str
-) -> None:
-    """After a deployment, a run that fails for what AWS may not know yet is repeated."""
-    function.answers = [failed(error_type), failed(error_type), ROTATED]
-
-    rotate.main("default", after_deployment=True)
-
-    assert [20, 20] == waits
-    assert (
-        f"Trying again in 20 s, since the run failed: {error_type}: no"
-        == capsys.readouterr().out.splitlines()[1]
-    )
-
-
-def test_wrong_credentials(function: FakeLambda, waits: list[float]) -> None:
-    """The repetition ends after a minute; the command says what to store, and what to run then."""
-    function.answers = [failed("CredentialsError")] * 4
-
-    with pytest.raises(
-        SystemExit,
-        match="^The stack is deployed, but the run failed: CredentialsError: no; .*`make rotate",
-    ):
-        rotate.main("default", after_deployment=True)
-
-    assert 60 == sum(waits)
-    assert 4 == function.runs
+    ]
+    assert function.runs == 1
 
 
 @pytest.mark.parametrize(
-    "error_type", ["ConfigurationError", "TokenRequestError", "Runtime.ImportModuleError"]
+    ("error_type", "repetitions", "step"),
+    [
+        ("CredentialsError", 3, "--secret-string file://credentials.json .*`make rotate ENV=.+`"),
+        ("SecretsManagerError", 3, "set KmsKeyArn; then run `make rotate ENV=default`"),
+        ("ConfigurationError", 0, "`make configure ENV=default`"),
+        ("TokenRequestError", 0, "docs/operations.md; then run `make rotate ENV=default`"),
+        ("Runtime.ImportModuleError", 0, "previous version, and run `make deploy ENV=default`"),
+    ],
 )
-def test_broken_deployment(function: FakeLambda, error_type: str) -> None:
-    """After a deployment, any other failure ends the command at once."""
-    function.answers = [failed(error_type)]
+def test_failed_run(
+    function: FakeLambda, waits: list[float], error_type: str, repetitions: int, step: str
+) -> None:
+    """A failed run ends the command; after a deployment, it may be repeated for a minute."""
+    line, runs = end(function, *[failed(errorType=error_type, errorMessage="no")] * 5)
 
-    with pytest.raises(SystemExit, match=f"^The stack is deployed, but .*: {error_type}: no; .*`$"):
-        rotate.main("default", after_deployment=True)
-
-    assert 1 == function.runs
-
-
-AFTER_DEPLOYMENT = pytest.mark.parametrize(
-    ("after_deployment", "before"),
-    [(False, "[OT]"), (True, "The stack is deployed, but [ot]")],
-)
+    assert re.fullmatch(f"The run failed: {error_type}: no; .*{step}", line)
+    assert runs == [1, 1 + repetitions]
+    assert waits == [20] * repetitions
 
 
-@AFTER_DEPLOYMENT
-def test_previous_credentials(function: FakeLambda, before: str, *, after_deployment: bool) -> None:
+def test_new_deployment(
+    function: FakeLambda, waits: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a deployment, a run that fails for what AWS may not know yet is repeated."""
+    function.responses = [failed(errorType="SecretsManagerError", errorMessage="no"), ROTATED]
+
+    rotate.main("default", after_deployment=True)
+
+    _, repetition, result = capsys.readouterr().out.splitlines()
+    assert repetition == "Trying again in 20 s, since the run failed: SecretsManagerError: no"
+    assert json.loads(result) == {"status": "rotated", "credentials": "current"}
+    assert waits == [20]
+
+
+def test_failure_without_a_type(function: FakeLambda) -> None:
+    """A failure of which Lambda gives only a message is a failure."""
+    line, _ = end(function, failed(errorMessage="Task timed out"))
+
+    assert line.startswith(
+        "The run failed: Error: Task timed out; look it up in docs/operations.md"
+    )
+
+
+def test_previous_credentials(function: FakeLambda) -> None:
     """A run that had to use the previous credentials is a failure, although it has a result."""
-    function.answers = [FALLBACK]
+    line, runs = end(function, FALLBACK)
 
-    with pytest.raises(
-        SystemExit,
-        match=f'^{before}nly the previous .*"previous"}}; .*file://credentials.json`; .*`make',
-    ):
-        rotate.main("default", after_deployment=after_deployment)
-
-    assert 1 == function.runs
+    assert re.fullmatch(
+        'Only the previous .*"previous"}; .*file://credentials.json .*`make rotate ENV=default`',
+        line,
+    )
+    assert runs == [1, 1]
 
 
-@AFTER_DEPLOYMENT
-def test_no_answer(
-    function: FakeLambda, monkeypatch: pytest.MonkeyPatch, before: str, *, after_deployment: bool
+@pytest.mark.parametrize("responses", [[], [None]], ids=["no response", "connection closed"])
+def test_no_result(
+    function: FakeLambda, monkeypatch: pytest.MonkeyPatch, responses: list[None]
 ) -> None:
     """A result that does not arrive in time is a failure; one event is sent."""
-    monkeypatch.setattr(rotate, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rotate, "RESPONSE_SECONDS", 0.2)
 
-    with pytest.raises(
-        SystemExit, match=f"^{before}here is no result .*`make status ENV=default`$"
-    ):
-        rotate.main("default", after_deployment=after_deployment)
+    line, runs = end(function, *responses)
 
-    assert 1 == function.runs
+    assert re.fullmatch("No result arrived, .*`make status ENV=default`", line)
+    assert runs == [1, 1]
 
 
 def test_no_concurrency(function: FakeLambda) -> None:
     """A function that may not run at all is a failure that says how it may run again."""
-    reason = {"Type": "User", "message": "Rate Exceeded.", "__type": "TooManyRequestsException"}
-    function.answers = [("429 Too Many Requests", reason, False)]
+    reason = '{"message": "Rate Exceeded.", "__type": "TooManyRequestsException"}'
 
-    with pytest.raises(
-        SystemExit,
-        match="^Lambda started no run: .* if .* reserved concurrency is 0, .*"
-        "`aws lambda delete-function-concurrency --region us-east-1 --function-name f`; then run "
-        "`make rotate ENV=default`$",
-    ):
-        rotate.main("default", after_deployment=False)
+    line, runs = end(function, Response(reason, status=429))
 
-    assert 1 == function.runs
+    assert re.fullmatch(
+        "No run was started: .* Rate Exceeded.; if .* concurrency is 0, .* `aws lambda "
+        "delete-function-concurrency --function-name f --region us-east-1`; then run `make .*`",
+        line,
+    )
+    assert runs == [1, 1]
 
 
 def test_unreachable(function: FakeLambda) -> None:
     """After a deployment, an error of AWS says that the stack is deployed, and what to run."""
-    function.answers = [("403 Forbidden", {"Message": "no lambda:InvokeFunction"}, False)]
+    function.responses = [Response('{"Message": "no lambda:InvokeFunction"}', status=403)]
 
     with pytest.raises(
         SystemExit,
-        match="^The stack is deployed, but .* no lambda:InvokeFunction; then run `make rotate ENV",
+        match="^The stack is deployed, but no run was started: .* no lambda:InvokeFunction; then "
+        "run `make rotate ENV=default`$",
     ):
         rotate.main("default", after_deployment=True)
