@@ -28,6 +28,7 @@ def main(environment: str, *, asks: bool) -> None:
     with one_line_errors():
         session, settings = open_environment(environment)
         name, region = settings["stack_name"], session.region_name
+        configure = f"`make configure ENV={environment}`"
         print(f"Stack {name} in {place(session)}", flush=True)
         stack = describe_stack(session, name)
         if stack and stack["StackStatus"].startswith(PARTIAL):
@@ -36,28 +37,27 @@ def main(environment: str, *, asks: bool) -> None:
                 + deletion(session, name)
             )
         if asks and stack and not settings.get("parameter_overrides"):
-            values = {"region": region, "parameter_overrides": assignments(parameters(stack))}
-            if stack.get("Tags"):
-                values["tags"] = assignments({tag["Key"]: tag["Value"] for tag in stack["Tags"]})
+            values = {
+                "region": region,
+                "parameter_overrides": assignments(parameters(stack)),
+                "tags": assignments({tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}),
+            }
             for key, value in values.items():
-                if not settings.get(key):
+                if value and not settings.get(key):
                     print(f"{key} = {json.dumps(value)}", flush=True)
             raise DeploymentError(
                 f"{SETTINGS} does not have the settings of this stack, which `make configure` "
                 f"would reset: add the lines above to [{environment}.deploy.parameters], and run "
-                f"`make configure ENV={environment}` again"
+                f"{configure} again"
             )
         overrides = str(settings.get("parameter_overrides"))
         if not (asks or stack or "CredentialsSecretArn" in overrides):
-            raise DeploymentError(
-                f"{SETTINGS} has no CredentialsSecretArn; run `make configure ENV={environment}`"
-            )
+            raise DeploymentError(f"{SETTINGS} has no CredentialsSecretArn; run {configure}")
         secret = re.search(r"CredentialsSecretArn\W+arn:[\w-]+:secretsmanager:([\w-]+):", overrides)
         if secret and secret[1] != region:
             problem = (
                 f"{SETTINGS} names a credentials secret in {secret[1]}, but the stack is in "
-                f"{region}: run `make configure ENV={environment}` and enter the ARN of a secret "
-                f"in {region}"
+                f"{region}: run {configure} and enter the ARN of a secret in {region}"
             )
             if not asks:
                 raise DeploymentError(problem)

@@ -6,7 +6,6 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -14,7 +13,7 @@ import pytest
 from moto import mock_aws
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 Save = Callable[[str], object]
 CreateStack = Callable[..., None]
@@ -45,23 +44,20 @@ def save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Save:
 def create_stack(aws: Any) -> CreateStack:
     """A function that creates a stack with some of the template's parameters and resources."""
 
-    def create_stack(
-        name: str, region: str, tags: Mapping[str, str] = MappingProxyType({}), **parameters: str
-    ) -> None:
+    def create_stack(name: str, region: str, *tags: dict[str, str], **parameters: str) -> None:
         secret = aws("secretsmanager", region).create_secret(Name="smartcar/client-credentials")
         given = {
             "CredentialsSecretArn": secret["ARN"],
             "ScheduleExpression": "rate(50 minutes)",
             "AlarmEmail": "",
-        } | parameters
+            **parameters,
+        }
         template = {
             "Parameters": {key: {"Type": "String", "Default": given[key]} for key in given},
             "Resources": RESOURCES,
         }
         aws("cloudformation", region).create_stack(
-            StackName=name,
-            TemplateBody=json.dumps(template),
-            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+            StackName=name, TemplateBody=json.dumps(template), Tags=tags
         )
 
     return create_stack

@@ -17,108 +17,105 @@ if TYPE_CHECKING:
 
 NAMED = '[default.global.parameters]\nstack_name = "token"\n'
 LOCATED = NAMED + 'region = "us-east-1"\n'
-# As `sam deploy --guided` saves the answers.
 CONFIGURED = (
-    LOCATED
-    + r"""
-[default.deploy.parameters]
-parameter_overrides = "CredentialsSecretArn=\"arn:aws:secretsmanager:us-east-1:1:secret:s\""
-"""
+    f"{LOCATED}parameter_overrides = "
+    '"CredentialsSecretArn=arn:aws:secretsmanager:us-east-1:1:secret:s"'
 )
+
+EACH_COMMAND = pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize(
-    ("settings", "asks"),
-    [(CONFIGURED, False), (CONFIGURED, True), (LOCATED, True)],
-    ids=["deploy", "configure", "credentials to ask for"],
-)
-def test_clear(
-    save: Save, capsys: pytest.CaptureFixture[str], settings: str, *, asks: bool
-) -> None:
+@EACH_COMMAND
+def test_clear(save: Save, capsys: pytest.CaptureFixture[str], *, asks: bool) -> None:
     """If nothing is in the way, only the account and the region are shown."""
-    save(settings)
+    save(CONFIGURED)
 
     preflight.main("default", asks=asks)
 
-    assert "Stack token in account 123456789012, region us-east-1\n" == capsys.readouterr().out
+    assert capsys.readouterr().out == "Stack token in account 123456789012, region us-east-1\n"
+
+
+@pytest.mark.usefixtures("aws")
+def test_no_credentials_secret(save: Save) -> None:
+    """`make deploy` creates no stack without a credentials secret; `make configure` asks for it."""
+    save(LOCATED)
+
+    with pytest.raises(SystemExit, match="no CredentialsSecretArn; run `make configure ENV=def"):
+        preflight.main("default", asks=False)
+    preflight.main("default", asks=True)
 
 
 @pytest.mark.usefixtures("stack")
-def test_existing_stack() -> None:
-    """A stack keeps its credentials secret, although samconfig.toml does not have it."""
+def test_existing_stack(capsys: pytest.CaptureFixture[str]) -> None:
+    """A stack keeps what samconfig.toml does not have; `make configure` prints only that."""
     preflight.main("default", asks=False)
+    with pytest.raises(SystemExit):
+        preflight.main("default", asks=True)
 
-
-ELSEWHERE = (
-    "samconfig.toml names a credentials secret in eu-west-1, but the stack is in us-east-1: run "
-    "`make configure ENV=default` and enter the ARN of a secret in us-east-1$"
-)
+    _, _, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("parameter_overrides = ")
 
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    "overrides",
     [
-        (LOCATED, "samconfig.toml has no CredentialsSecretArn; run `make configure ENV=default`$"),
-        *(
-            (f"{LOCATED}parameter_overrides = {overrides}", ELSEWHERE)
-            for overrides in (
-                r'"CredentialsSecretArn=\"arn:aws:secretsmanager:eu-west-1:1:secret:s\""',
-                '"CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"',
-                '["CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"]',
-                '{CredentialsSecretArn = "arn:aws:secretsmanager:eu-west-1:1:secret:s"}',
-            )
-        ),
+        # The first is what `sam deploy --guided` saves; SAM reads the others too.
+        r'"CredentialsSecretArn=\"arn:aws:secretsmanager:eu-west-1:1:secret:s\""',
+        '"CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"',
+        '["CredentialsSecretArn=arn:aws:secretsmanager:eu-west-1:1:secret:s"]',
+        '{CredentialsSecretArn = "arn:aws:secretsmanager:eu-west-1:1:secret:s"}',
     ],
 )
-def test_deploy(save: Save, settings: str, expected: str) -> None:
-    """`make deploy` ends with one line if the settings cannot work, in each way SAM reads them."""
-    save(settings)
+def test_credentials_secret_elsewhere(
+    save: Save, capsys: pytest.CaptureFixture[str], overrides: str
+) -> None:
+    """A secret in another region ends `make deploy`; `make configure` goes on, since it asks."""
+    save(f"{LOCATED}parameter_overrides = {overrides}")
+    problem = (
+        "samconfig.toml names a credentials secret in eu-west-1, but the stack is in us-east-1: "
+        "run `make configure ENV=default` and enter the ARN of a secret in us-east-1"
+    )
 
-    with pytest.raises(SystemExit, match=f"^{expected}"):
+    with pytest.raises(SystemExit, match=f"^{problem}$"):
         preflight.main("default", asks=False)
+    preflight.main("default", asks=True)
+
+    assert capsys.readouterr().out.endswith(f"\n{problem}\n")
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
+@EACH_COMMAND
 def test_no_region(save: Save, *, asks: bool) -> None:
     """Without a region, neither command builds anything; `make configure` could not look either."""
     save(NAMED)
 
-    with pytest.raises(
-        SystemExit, match="^No AWS region found: .* `AWS_REGION=us-east-1 make configure`$"
-    ):
+    with pytest.raises(SystemExit, match="^No AWS region found: .*`AWS_REGION=us-east-1 make conf"):
         preflight.main("default", asks=asks)
 
 
-@pytest.mark.usefixtures("aws")
-def test_credentials_secret_to_correct(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
-    """`make configure` goes on with a secret in another region, since it asks for it."""
-    save(CONFIGURED.replace("secretsmanager:us-east-1", "secretsmanager:eu-west-1"))
+@EACH_COMMAND
+def test_no_aws_credentials(save: Save, monkeypatch: pytest.MonkeyPatch, *, asks: bool) -> None:
+    """Without AWS credentials, either command ends with one line."""
+    save(LOCATED)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
-    preflight.main("default", asks=True)
+    with pytest.raises(SystemExit, match="^No AWS credentials found: .*, or set AWS_PROFILE$"):
+        preflight.main("default", asks=asks)
 
-    assert "names a credentials secret in eu-west-1, but" in capsys.readouterr().out
 
-
-@pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"])
-@pytest.mark.parametrize("asks", [False, True], ids=["deploy", "configure"])
-def test_partial_stack(create_stack: CreateStack, save: Save, state: str, *, asks: bool) -> None:
+@EACH_COMMAND
+@pytest.mark.usefixtures("stack")
+@pytest.mark.parametrize("state", ["ROLLBACK_COMPLETE", "DELETE_FAILED"])
+def test_partial_stack(state: str, *, asks: bool) -> None:
     """If the stack exists only in part, both commands say how it is deleted."""
-    save(CONFIGURED)
-    create_stack("token", "us-east-1")
     # moto has no deployments that fail.
-    (stack,) = cloudformation_backends["123456789012"]["us-east-1"].stacks.values()
-    stack.status = state
+    cloudformation_backends["123456789012"]["us-east-1"].get_stack("token").status = state
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=f"^Stack token is in {state}, .*: delete it with `.*sam "):
         preflight.main("default", asks=asks)
-
-    assert (
-        f"Stack token is in {state}, so it exists only in part: delete it with `.venv/bin/sam "
-        "delete --stack-name token --region us-east-1`, and deploy again"
-    ) == ended.value.code
 
 
 def test_new_checkout(
@@ -130,14 +127,14 @@ def test_new_checkout(
     """`make configure` resets no setting: it prints the lines that samconfig.toml lacks."""
     parameters = {"AlarmEmail": 'o"brien ö@example.com', "SubnetIds": "subnet-1,subnet-2"}
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    create_stack("token", "us-east-1", tags={"team": "a b"}, **parameters)
+    create_stack("token", "us-east-1", {"Key": "team", "Value": "a b"}, **parameters)
     save(NAMED)
+    stop = (
+        r"^samconfig.toml does not have the settings of this stack, .* add the lines above to "
+        r"\[default.deploy.parameters\], and run `make configure ENV=default` again$"
+    )
 
-    with pytest.raises(
-        SystemExit,
-        match=r"^samconfig.toml does not have the settings of this stack, .* add the lines above "
-        r"to \[default.deploy.parameters\], and run `make configure ENV=default` again$",
-    ):
+    with pytest.raises(SystemExit, match=stop):
         preflight.main("default", asks=True)
 
     _, *lines = capsys.readouterr().out.splitlines()
@@ -146,22 +143,8 @@ def test_new_checkout(
     )
     _, settings = open_environment("default")
     overrides = CfnParameterOverridesType().convert((settings["parameter_overrides"],), None, None)
-    assert "us-east-1" == settings["region"]
-    assert {"team": "a b"} == CfnTags().convert((settings["tags"],), None, None)
+    assert settings["region"] == "us-east-1"
+    assert CfnTags().convert((settings["tags"],), None, None) == {"team": "a b"}
     assert parameters.items() < overrides.items()
-    assert {"CredentialsSecretArn", "ScheduleExpression", *parameters} == overrides.keys()
+    assert overrides.keys() == {"CredentialsSecretArn", "ScheduleExpression", *parameters}
     preflight.main("default", asks=True)
-
-
-def test_no_aws_credentials(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without AWS credentials, a command ends with one line."""
-    save(LOCATED)
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-    with pytest.raises(SystemExit) as ended:
-        preflight.main("default", asks=False)
-
-    assert (
-        "No AWS credentials found: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
-    ) == ended.value.code
