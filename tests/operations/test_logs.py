@@ -40,6 +40,5 @@ def test_follow(
     with pytest.raises(SystemExit, match="^130$"):
         logs.main("default")
 
-    assert ['{"two": "hours ago"}', "before", "late 1", "poll 1", "late 2", "poll 2"] == (
-        capsys.readouterr().out.splitlines()
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ['{"two": "hours ago"}', "before", "late 1", "poll 1", "late 2", "poll 2"]

@@ -74,13 +74,14 @@ def aws(secrets_manager: FakeSecretsManager) -> Any:
     return functools.partial(session.client, endpoint_url=secrets_manager.address)
 
 
-SAM_DEPLOY = {
-    "deploy": "sam deploy --config-env 'default' --no-confirm-changeset",
-    "configure": "sam deploy --guided --config-env 'default'",
+# Those of the check and of `sam deploy`.
+OPTIONS = {
+    "deploy": ("", "--config-env 'default' --no-confirm-changeset"),
+    "configure": ("<--ask>", "--guided --config-env 'default'"),
 }
 
 
-@pytest.mark.parametrize("target", SAM_DEPLOY)
+@pytest.mark.parametrize("target", OPTIONS)
 @pytest.mark.parametrize("failing", ["", "rotate", "status", "rotate status"])
 def test_deployment(make: Make, target: str, failing: str) -> None:
     """The status follows the rotation, whatever that says; the command fails if either does."""
@@ -88,28 +89,27 @@ def test_deployment(make: Make, target: str, failing: str) -> None:
 
     status, lines = make(target, FAILING=failing)
 
-    command = SAM_DEPLOY[target]
-    asks = "<--ask>" if target == "configure" else ""
-    assert [
+    asks, options = OPTIONS[target]
+    assert lines == [
         f"<-m><operations.preflight><default>{asks}",
         "sam build",
         "called: sam build",
-        command,
-        "called: " + command.replace("'", ""),
+        f"sam deploy {options}",
+        "called: sam deploy " + options.replace("'", ""),
         "<-m><operations.rotate><default><--after-deployment>",
         "<-m><operations.status><default>",
-    ] == lines
-    assert (2 if failing else 0) == status
+    ]
+    assert status == (2 if failing else 0)
 
 
-@pytest.mark.parametrize("target", SAM_DEPLOY)
+@pytest.mark.parametrize("target", OPTIONS)
 def test_nothing_deployed(make: Make, target: str) -> None:
     """If a check fails, nothing follows; with `-n`, nothing runs at all."""
     status, (preflight,) = make(target, FAILING="operations.preflight")
     _, planned = make(target, "-n", FAILING="")
 
     assert preflight.startswith("<-m><operations.preflight>")
-    assert 2 == status
+    assert status == 2
     assert not [line for line in planned if line.startswith(("called: ", "<"))]
 
 
@@ -119,16 +119,12 @@ def test_failed_rotation(create_stack: CreateStack, make: Make) -> None:
 
     status, lines = make("deploy", AWS_REGION="eu-central-1")
 
-    assert "Stack other in account 123456789012, region eu-central-1" == lines[0]
+    assert lines[0].startswith("Stack other in account ")
     assert lines[5].startswith("The stack is deployed, but no run was started: ")
-    assert lines[5].endswith("; then run `make rotate ENV=default`")
     assert lines[6].startswith("No valid token is published, ")
-    assert (
-        "ok   Stack        other in account 123456789012, eu-central-1: CREATE_COMPLETE"
-        == (lines[7])
-    )
-    assert 2 == status
-    assert (2, lines[6:]) == make("status", AWS_REGION="eu-central-1")
+    assert lines[7].startswith("ok   Stack        other in account ")
+    assert status == 2
+    assert make("status", AWS_REGION="eu-central-1") == (2, lines[6:])
 
 
 @pytest.mark.parametrize(
@@ -146,20 +142,17 @@ def test_values(
     make: Make, tmp_path: Path, target: str, setting: str, value: str, arguments: str
 ) -> None:
     """A value reaches the program as it is; neither make nor the shell runs a part of it."""
-    assert (0, [f"<-m>{arguments}"]) == make(target, f"{setting}={value}", FAILING="")
+    assert make(target, f"{setting}={value}", FAILING="") == (0, [f"<-m>{arguments}"])
     assert not (tmp_path / "x").exists()
 
 
 def test_build(make: Make) -> None:
     """The build ends with the next command of this project."""
-    assert (
-        0,
-        [
-            "sam build",
-            "called: sam build",
-            "Next: make configure (asks for settings) or make deploy (uses the saved ones)",
-        ],
-    ) == make("build")
+    status, (*_, called, following) = make("build")
+
+    assert called == "called: sam build"
+    assert following.startswith("Next: make configure ")
+    assert status == 0
 
 
 @pytest.mark.parametrize("target", ["deploy", "configure", "status", "rotate", "logs"])
@@ -167,5 +160,5 @@ def test_no_environment(make: Make, target: str) -> None:
     """An empty environment is answered in one line, before anything is built."""
     status, (line,) = make(target, "ENV=")
 
-    assert line.startswith("samconfig.toml has no environment , only default; copy ")
-    assert 2 == status
+    assert line.startswith("samconfig.toml has no environment , ")
+    assert status == 2
