@@ -52,7 +52,7 @@ class Deployment:
         stack = describe_stack(session, name)
         if stack is None:
             raise DeploymentError(
-                f"There is no stack {name} in {place(session)}; "
+                f"There is no stack {name} in {place(session)}; if that is the right place, "
                 f"`make configure ENV={environment}` deploys it"
             )
         refs = parameters(stack)

@@ -134,7 +134,11 @@ def stack(observed: Observed) -> Iterator[Finding]:
     """Find how the last deployment ended."""
     deployment, state = observed.deployment, observed.deployment.state
     session, name = deployment.session, deployment.stack_name
-    events = deployment.aws(f"cloudformation describe-stack-events --stack-name {name}")
+    events = deployment.aws(
+        f"cloudformation describe-stack-events --stack-name {name} --output text --query "
+        "\"StackEvents[?ends_with(ResourceStatus, 'FAILED')].[LogicalResourceId, "
+        'ResourceStatusReason]"'
+    )
     resume = deployment.aws(f"cloudformation continue-update-rollback --stack-name {name}")
     text = f"{name} in account {deployment.account}, {session.region_name}: {state}"
     if state.startswith(PARTIAL):
@@ -357,7 +361,7 @@ def undelivered(observed: Observed) -> Iterator[Finding]:
     )["Attributes"]
     if count := sum(int(each) for each in counts.values()):
         text = f"{count} event{'s' if count > 1 else ''} in UndeliveredQueue"
-        yield Mark.WARN, text, RUNBOOK.format("TokenOverdueAlarm")
+        yield Mark.WARN, text, BY_HAND
     else:
         yield Mark.OK, "none", ""
 
@@ -427,7 +431,7 @@ def verdict(observed: Observed, lines: list[Line]) -> str:
     of_runs = {mark for topic, mark, *_ in lines if topic == "Runs"}
     last_run = "no run has failed" if observed.token_problem else "the last run succeeded"
     if Mark.BAD in of_runs:
-        last_run = "the last run failed"
+        last_run = "the last attempt failed"
     elif Mark.WARN in of_runs:
         last_run = "whether the last run succeeded cannot be read"
     return f"{published}, and {last_run}; {first}"

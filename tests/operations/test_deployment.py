@@ -92,7 +92,7 @@ def test_change_set_without_a_stack(aws: Any, save: Save) -> None:
     with pytest.raises(
         DeploymentError,
         match="^There is no stack staging in account 123456789012, region eu-west-1; "
-        "`make configure ENV=staging` deploys it$",
+        "if that is the right place, `make configure ENV=staging` deploys it$",
     ):
         Deployment.find("staging")
 

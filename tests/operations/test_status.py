@@ -186,7 +186,7 @@ def test_outage(deployed: Stack) -> None:
 def test_stack(deployed: Stack) -> None:
     """A stack is bad unless a version is active or a deployment is under way."""
     options = "--stack-name smartcar-token --region us-east-1"
-    correct = f"correct what `aws cloudformation describe-stack-events {options}` says, and"
+    correct = "correct what `aws cloudformation describe-stack-events …'FAILED'…` says, and"
     resume = f"`aws cloudformation continue-update-rollback {options}`"
 
     for state, line in {
@@ -407,10 +407,14 @@ def test_replica(deployed: Stack) -> None:
 def test_undelivered(deployed: Stack) -> None:
     """Events that were not delivered are a warning, also while somebody looks at them."""
     deployed.aws("sqs").send_message(QueueUrl="q", MessageBody="{}")
-    deployed.shows("warn Undelivered  1 event in UndeliveredQueue; …, TokenOverdueAlarm")
+    deployed.shows(
+        "warn Undelivered  1 event in UndeliveredQueue; …, If a resource was changed by hand"
+    )
     deployed.aws("sqs").receive_message(QueueUrl="q")
     deployed.aws("sqs").send_message(QueueUrl="q", MessageBody="{}")
-    deployed.shows("warn Undelivered  2 events in UndeliveredQueue; …, TokenOverdueAlarm")
+    deployed.shows(
+        "warn Undelivered  2 events in UndeliveredQueue; …, If a resource was changed by hand"
+    )
 
 
 def test_missing_resources(deployed: Stack) -> None:
