@@ -16,6 +16,7 @@ from rotate_token.errors import (
     SecretsManagerError,
     TokenEndpointUnavailableError,
 )
+from rotate_token.retrying import RESERVED_SECONDS
 from rotate_token.rotation import Result, rotate
 from rotate_token.token_endpoint import TokenEndpoint
 from tests.samples import Timeline, make_store, old_token
@@ -33,6 +34,7 @@ class Scene(Timeline):
         self.statuses: list[int] = []
         self.accepted = {FIRST}
         self.asked_with: list[str] = []
+        self.timeouts: list[float] = []
         secrets.create_secret(Name=CREDENTIALS_SECRET_ID)
         secrets.create_secret(Name=TOKEN_SECRET_ID)
         self.store_client_secret(FIRST)
@@ -60,6 +62,7 @@ class Scene(Timeline):
         """Answer with the next scripted status or, after the last one, as a token endpoint does."""
         (client_secret,) = parse_qs(request.content.decode())["client_secret"]
         self.asked_with.append(client_secret)
+        self.timeouts.append(request.extensions["timeout"]["read"])
         status = 200 if client_secret in self.accepted else 401
         token = {
             "access_token": f"token-{len(self.asked_with)}",
@@ -69,13 +72,14 @@ class Scene(Timeline):
         body = httpx.ByteStream(json.dumps(token).encode())
         return httpx.Response(self.statuses.pop(0) if self.statuses else status, stream=body)
 
-    def rotate(self, *, forced: bool = False) -> Result:
+    def rotate(self, timeout_seconds: float = 900, *, forced: bool = False) -> Result:
         """Run the rotation."""
         endpoint = TokenEndpoint(
             "https://iam.smartcar.com/oauth2/token",
             transport=httpx.MockTransport(self.answer),
         )
-        return rotate(make_store(self.secrets), endpoint, self.begin_run(forced=forced))
+        run = self.begin_run(timeout_seconds, forced=forced)
+        return rotate(make_store(self.secrets), endpoint, run)
 
 
 @pytest.fixture
@@ -208,6 +212,15 @@ def test_rejected_credentials(scene: Scene) -> None:
     ((error, what_follows),) = scene.reports
     assert isinstance(error, CredentialsError)
     assert what_follows == "trying the previous credentials"
+
+
+def test_timeouts(scene: Scene) -> None:
+    """No request of an attempt lasts longer than further attempts may start."""
+    scene.store_client_secret("mistyped")
+
+    scene.rotate(RESERVED_SECONDS + 5)
+
+    assert scene.timeouts == [5, 5]
 
 
 def test_unusable_credentials(scene: Scene) -> None:

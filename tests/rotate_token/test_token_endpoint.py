@@ -84,6 +84,7 @@ def test_request() -> None:
     assert request.method == "POST"
     assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert request.headers["Accept"] == "application/json"
+    assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["User-Agent"] == f"smartcar-token-rotation/{rotate_token.__version__}"
     assert parse_qs(request.content.decode()) == {
         "grant_type": ["client_credentials"],

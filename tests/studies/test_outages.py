@@ -48,7 +48,8 @@ def simulate_and_check(scenario: Scenario, seed: int) -> Outcome:
     assert len({write.token.access_token for write in outcome.writes}) == len(outcome.writes)
     # One request and one call of Secrets Manager; `issued_at` is rounded down.
     assert all(write.at - write.token.issued_at < 30 for write in outcome.writes)
-    assert all(run.ended_at < run.timeout_at for run in outcome.runs)
+    # The last report may take 2 s.
+    assert all(run.ended_at < run.timeout_at - 2 for run in outcome.runs)
     return outcome
 
 
