@@ -19,7 +19,7 @@ from mypy_boto3_secretsmanager import SecretsManagerClient
 import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
 from local.fakes import ignore_proxies, isolate_environment
 from local.fakes.lambda_runtime import LocalContext
-from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.secrets_manager import ACCESS_KEY_ID, FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.access_token import AccessToken
 from rotate_token.retrying import Run
@@ -35,7 +35,7 @@ def pytest_configure() -> None:
         if re.match(r"SMARTCAR_|PYTHON|.+_COLOR$", name):
             del os.environ[name]
     os.environ |= {
-        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,  # boto3 keeps it from its first use on
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
         "PYTHONPATH": str(LOOPBACK_ONLY),
@@ -45,9 +45,9 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_environment() -> Iterator[None]:
-    """No proxies of this machine, which the build of the package needs; no credentials kept."""
-    with mock.patch.dict(os.environ), mock.patch("boto3.DEFAULT_SESSION", None):
+def no_proxies() -> Iterator[None]:
+    """Tests ignore this machine's proxies; the build of the package needs them."""
+    with mock.patch.dict(os.environ):
         ignore_proxies()
         yield
 

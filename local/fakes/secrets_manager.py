@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CREDENTIALS_SECRET_ID = "smartcar/client-credentials"  # noqa: S105 (a name)
 TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
 
+ACCESS_KEY_ID = secrets.token_hex()
+"""What requests are signed with; no other user of this machine and no page in a browser has it."""
+
 
 @dataclass
 class Fault:
@@ -52,8 +55,7 @@ class FakeSecretsManager(LoopbackServer):
     """
     The service, as a context manager that starts and stops its server.
 
-    It answers only requests that are signed with its access key ID. That is random, so that no
-    other user of this machine and no page in a browser can read its secrets.
+    It answers only requests that are signed with `ACCESS_KEY_ID`.
 
     Attributes:
         environment: The environment variables with which a function uses this service.
@@ -66,10 +68,8 @@ class FakeSecretsManager(LoopbackServer):
         super().__init__(self._serve)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()
-        access_key_id = secrets.token_hex()
-        self._credential = f"Credential={access_key_id}/"
         self.environment = {
-            "AWS_ACCESS_KEY_ID": access_key_id,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_REGION": "us-east-1",  # for the SDK for JavaScript
@@ -81,7 +81,7 @@ class FakeSecretsManager(LoopbackServer):
             "secretsmanager",
             endpoint_url=self.address,
             region_name="us-east-1",
-            aws_access_key_id=access_key_id,
+            aws_access_key_id=ACCESS_KEY_ID,
             aws_secret_access_key="testing",  # noqa: S106 (made up)
         )
         self.faults: list[Fault] = []
@@ -109,7 +109,7 @@ class FakeSecretsManager(LoopbackServer):
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
-        if self._credential not in environ.get("HTTP_AUTHORIZATION", ""):
+        if f"Credential={ACCESS_KEY_ID}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             return Response(status=403)(environ, start_response)
         if operation:
             call = operation, json.loads(body).get("SecretId", "")

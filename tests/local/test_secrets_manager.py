@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import boto3
 import httpx
 import pytest
 from botocore.exceptions import ClientError
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, FakeSecretsManager
+from tests.samples import PROJECT
 
 
 def test_another_key(secrets_manager: FakeSecretsManager) -> None:
     """A read is refused if it is signed with the access key ID of another run."""
-    with FakeSecretsManager() as another:
-        session = boto3.Session(another.environment["AWS_ACCESS_KEY_ID"], "testing")
+    code = "from local.fakes.secrets_manager import ACCESS_KEY_ID; print(ACCESS_KEY_ID, end='')"
+    command = [sys.executable, "-c", code]
+    environment = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'functions'}"}
+    key = subprocess.check_output(command, env=environment, text=True)
+    session = boto3.Session(key, "testing")
     client = session.client("secretsmanager", endpoint_url=secrets_manager.address)
 
     with pytest.raises(ClientError, match="403"):
