@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +46,7 @@ class FakeLambda(LoopbackServer):
             self.stopping.wait()
         elif response := self.responses.pop(0):
             return response
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionResetError
 
 
