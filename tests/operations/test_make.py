@@ -127,6 +127,17 @@ def test_failed_rotation(create_stack: CreateStack, make: Make) -> None:
     assert make("status", AWS_REGION="eu-central-1") == (2, lines[6:])
 
 
+def test_failed_check(make: Make) -> None:
+    """A check says where, then why; what can still be corrected does not end `make configure`."""
+    status, (place, error) = make("deploy", AWS_REGION="us-east-1")
+    _, lines = make("configure", AWS_REGION="us-east-1")
+
+    assert lines[:3] == [place, error, "sam build"]
+    assert place.startswith("Stack other in account ")
+    assert error.startswith("samconfig.toml names a credentials secret in eu-central-1, but ")
+    assert status == 2
+
+
 @pytest.mark.parametrize(
     ("target", "setting", "value", "arguments"),
     [
