@@ -44,6 +44,11 @@ def pytest_configure() -> None:
     }
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run two tests for each CPU: they wait for half of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def no_proxies() -> Iterator[None]:
     """Tests ignore this machine's proxies; the build of the package needs them."""
