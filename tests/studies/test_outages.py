@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from studies.outages import DEFAULT_MINUTES, OUTAGES_MINUTES, Case, find_longest_gap
 from studies.simulation import PERIOD_SECONDS, POLICIES, Failure, Outcome, Scenario, simulate
+from tests.samples import PROJECT
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 SCHEDULED = 7 * PERIOD_SECONDS
@@ -217,6 +219,14 @@ def test_time_left(scenario: Scenario, minutes_left: int) -> None:
     """A run replaces a token that is valid for 9 more minutes, or 39; 6 after a manual run."""
     for old, new in itertools.pairwise(simulate_and_check(scenario, seed=1).writes):
         assert old.token.expires_at - new.at > minutes_left * MINUTE - 2
+
+
+def test_table() -> None:
+    """The document has the gaps that the simulation finds at the default schedule."""
+    gaps = [find_longest_gap(Case(minutes, DEFAULT_MINUTES)) for minutes in OUTAGES_MINUTES]
+    row = f"| {DEFAULT_MINUTES} min | {' | '.join(f'{gap:.1f}' for gap in gaps)} |"
+
+    assert row in (PROJECT / "docs" / "outages.md").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("minutes", [12, 28, 45, 60])
