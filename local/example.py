@@ -4,8 +4,6 @@ Run one of the examples on this machine: `make example`.
 A token is published; then the example runs and reads it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

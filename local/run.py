@@ -5,8 +5,6 @@ The arguments are the faults of the fake token endpoint. With ``SMARTCAR_CLIENT_
 ``SMARTCAR_CLIENT_SECRET`` in the environment, the token is requested from Smartcar itself.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,21 +1,16 @@
 """The deployed stack of an environment of samconfig.toml: where it is and what it consists of."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import boto3
 from botocore import exceptions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import timedelta
 
 SETTINGS = Path("samconfig.toml")
 
@@ -45,7 +40,7 @@ class Deployment:
     refs: dict[str, str]
 
     @classmethod
-    def find(cls, environment: str) -> Deployment:
+    def find(cls, environment: str) -> Self:
         """Look up the stack of an environment."""
         session, settings = open_environment(environment)
         name = settings["stack_name"]

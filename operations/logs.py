@@ -1,7 +1,5 @@
 """Follow the log of the deployed function, one line for each event: `make logs`."""
 
-from __future__ import annotations
-
 import sys
 import time
 

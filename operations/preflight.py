@@ -4,8 +4,6 @@ Find within a second what would fail a deployment minutes later: `make configure
 `make configure` asks for the credentials secret, so it goes on with a wrong one, or without one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

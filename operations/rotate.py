@@ -4,8 +4,6 @@ Rotate the token of the deployed stack now: `make rotate`, and the end of each d
 An event is sent once: a retry would start another run whenever a response is late.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

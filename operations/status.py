@@ -6,14 +6,13 @@ a valid token was read: a missing permission to read the token is bad, and any o
 permission is a warning.
 """
 
-from __future__ import annotations
-
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 from rich.console import Console
@@ -29,9 +28,6 @@ from operations.deployment import (
     one_line_errors,
 )
 from rotate_token.access_token import AccessToken
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 PERMISSIONS = (
     "cloudwatch:DescribeAlarms",

@@ -1,7 +1,5 @@
 """The programs of this machine that some tests run, and how they run `make`."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

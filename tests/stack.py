@@ -1,10 +1,9 @@
 """The template as CloudFormation sees it: transformed by SAM, its intrinsic functions resolved."""
 
-from __future__ import annotations
-
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import boto3
 from samcli.yamlhelper import yaml_parse
@@ -12,9 +11,6 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from tests.samples import PROJECT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 NO_VALUE = object()
 PSEUDO_PARAMETERS: dict[str, Any] = {

@@ -1,7 +1,5 @@
 """The alarms: what they say, and when they fire."""
 
-from __future__ import annotations
-
 import operator
 from itertools import zip_longest
 from typing import Any

@@ -1,7 +1,5 @@
 """The checks before a change is merged and the monthly update, as far as no runner is needed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

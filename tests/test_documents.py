@@ -1,31 +1,24 @@
 """The documents match the code."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os
 import re
 import subprocess
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 import rotate_token
-from local.fakes.smartcar import Answer
+from local.fakes.secrets_manager import FakeSecretsManager
+from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token import errors
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
 from tests.programs import need
 from tests.samples import LOOPBACK_ONLY, PROJECT
 from tests.stack import transformed_template
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from local.fakes.secrets_manager import FakeSecretsManager
-    from local.fakes.smartcar import FakeSmartcar
 
 README, RUNBOOK = (
     (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/operations.md")

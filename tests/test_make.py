@@ -1,20 +1,15 @@
 """What `make` does before it runs a command."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.programs import make, need
 from tests.samples import PROJECT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_help() -> None:

@@ -1,11 +1,10 @@
 """The template: what a stack has, what starts its function, and what its roles allow."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from moto.events.models import EventPattern
@@ -22,9 +21,6 @@ from tests.stack import (
     Stack,
     transformed_template,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEDULED, ROTATE_NOW = (
     json.loads((PROJECT / "events" / name).read_bytes())

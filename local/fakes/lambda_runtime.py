@@ -6,8 +6,6 @@ its result. Its process can import only the function's package and what the Lamb
 so a dependency that is missing from the package is missing here as well.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import re
@@ -16,16 +14,14 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from werkzeug import Request, Response
 
 from local.fakes.loopback import LoopbackServer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HANDLER = "rotate_token.handler.lambda_handler"
 FUNCTION_NAME = "RotateTokenFunction"

@@ -1,16 +1,12 @@
 """A WSGI application on a free loopback port."""
 
-from __future__ import annotations
-
 import logging
 import threading
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator
+from typing import Self
+from wsgiref.types import WSGIApplication
 
 from werkzeug.serving import make_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from wsgiref.types import WSGIApplication
 
 # Otherwise, the server logs a line for each request.
 logging.getLogger("werkzeug").setLevel(logging.WARNING)

@@ -1,14 +1,13 @@
 """A fake AWS Secrets Manager: moto on a free loopback port, with scripted faults."""
 
-from __future__ import annotations
-
 import io
 import json
 import secrets
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -17,12 +16,6 @@ from werkzeug.test import Client
 
 from local.fakes.loopback import LoopbackServer
 from rotate_token.access_token import AccessToken
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 CREDENTIALS_SECRET_ID = "smartcar/client-credentials"  # noqa: S105 (a name)
 TOKEN_SECRET_ID = "smartcar-token/access-token"  # noqa: S105 (a name)
@@ -77,7 +70,7 @@ class FakeSecretsManager(LoopbackServer):
             "CREDENTIALS_SECRET_ID": CREDENTIALS_SECRET_ID,
             "TOKEN_SECRET_ID": TOKEN_SECRET_ID,
         }
-        self.client: SecretsManagerClient = boto3.client(
+        self.client = boto3.client(
             "secretsmanager",
             endpoint_url=self.address,
             region_name="us-east-1",

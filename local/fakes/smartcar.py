@@ -19,8 +19,6 @@ It also serves ``GET /v3/connections``, which represents Smartcar's API: it acce
 were issued, until they are revoked, and answers 401 to all others.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
@@ -28,15 +26,12 @@ import secrets
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from werkzeug import Request, Response
 
 from local.fakes.loopback import LoopbackServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 FAULTS = ("timeout", "reset", "html", "truncated", "slow", "slow-headers", "flood", "redirect")
 

@@ -1,7 +1,5 @@
 """`make run` and `make example`."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

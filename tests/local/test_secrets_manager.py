@@ -1,7 +1,5 @@
 """Nobody but a run itself reads the secrets of its fake Secrets Manager."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

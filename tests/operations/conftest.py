@@ -1,19 +1,14 @@
 """Fixtures: an AWS account in this process, and a folder with a samconfig.toml."""
 
-from __future__ import annotations
-
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Save = Callable[[str], object]
 CreateStack = Callable[..., None]

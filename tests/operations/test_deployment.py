@@ -1,9 +1,8 @@
 """The look-up of the stack of an environment of samconfig.toml."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore import exceptions
@@ -19,11 +18,7 @@ from operations.deployment import (
     one_line_errors,
     open_environment,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.operations.conftest import CreateStack, Save
+from tests.operations.conftest import CreateStack, Save
 
 # As `sam deploy --guided` saves another stack name and a region: for `deploy`, and the region for
 # all commands as well.

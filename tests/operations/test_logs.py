@@ -1,7 +1,5 @@
 """`make logs`, against CloudWatch Logs in this process."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

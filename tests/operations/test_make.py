@@ -1,26 +1,21 @@
 """The recipes for an operator in the Makefile, with a SAM CLI that only prints its arguments."""
 
-from __future__ import annotations
-
 import functools
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
+from local.fakes.secrets_manager import FakeSecretsManager
 from tests import programs
+from tests.operations.conftest import CreateStack
 from tests.samples import PROJECT
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from local.fakes.secrets_manager import FakeSecretsManager
-    from tests.operations.conftest import CreateStack
-
-    Make = Callable[..., tuple[int, list[str]]]
+Make = Callable[..., tuple[int, list[str]]]
 
 # As `sam deploy --guided` saves another stack name than the suggested one.
 SETTINGS = r"""

@@ -1,9 +1,6 @@
 """What `make configure` and `make deploy` check before anything is built or asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from moto.cloudformation.models import cloudformation_backends
@@ -11,9 +8,7 @@ from samcli.cli.types import CfnParameterOverridesType, CfnTags
 
 from operations import preflight
 from operations.deployment import open_environment
-
-if TYPE_CHECKING:
-    from tests.operations.conftest import CreateStack, Save
+from tests.operations.conftest import CreateStack, Save
 
 NAMED = '[default.global.parameters]\nstack_name = "token"\n'
 LOCATED = NAMED + 'region = "us-east-1"\n'

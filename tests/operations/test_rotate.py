@@ -1,11 +1,10 @@
 """`make rotate`, against a loopback server in place of AWS Lambda."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -14,10 +13,6 @@ from werkzeug import Request, Response
 from local.fakes.loopback import LoopbackServer
 from operations import rotate
 from tests.samples import PROJECT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class FakeLambda(LoopbackServer):

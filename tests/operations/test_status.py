@@ -1,12 +1,11 @@
 """`make status`, against the services of a stack in this process; the time is frozen."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import pytest
@@ -18,9 +17,6 @@ from operations.status import ALARMS, BY_HAND
 from rotate_token.access_token import AccessToken
 from tests.samples import PROJECT
 from tests.stack import transformed_template
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 SECRET = "smartcar-token/access-token"
