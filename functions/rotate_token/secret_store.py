@@ -59,14 +59,7 @@ _NEXT_STEPS = {
 }
 
 # What a call raises; the last four, if its response is cut off or not one of Secrets Manager.
-_FAILURES = (
-    BotoCoreError,
-    ClientError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    UnicodeDecodeError,
-)
+_FAILURES = (BotoCoreError, ClientError, AttributeError, KeyError, TypeError, UnicodeDecodeError)
 
 
 class _NoValueError(ValueError):

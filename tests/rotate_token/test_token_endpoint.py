@@ -4,9 +4,10 @@ import gzip
 import json
 import re
 import socket
+import ssl
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,8 @@ def test_no_token(status: int, changes: dict[str, Any], message: str) -> None:
         (httpx.ConnectTimeout("x"), ": ConnectTimeout"),
         (httpx.ReadTimeout("x"), " within 15 s"),
         (httpx.ConnectError("Name or service not known"), ": Name or service not known"),
+        (httpx.ConnectError(""), ": ConnectError"),
+        (ssl.SSLError("bad record MAC"), ": SSLError"),
     ],
 )
 def test_no_answer(failure: Exception, reason: str) -> None:
@@ -157,8 +160,7 @@ NO_CLIENT = "The HTTP client cannot be created: "
     [
         ("https://iam.smartcar.com/token\n", {}, "TOKEN_URL is not a usable URL: "),
         (" https://iam.smartcar.com/token", {}, "TOKEN_URL is not a usable URL: "),
-        ("https://iam..smartcar.com/token", {}, "A host name cannot be encoded: "),
-        ("https://xn--/token", {}, "A host name cannot be encoded: "),
+        ("https://xn--/token", {}, "TOKEN_URL is not a usable URL: "),
         (URL, {"SSL_CERT_FILE": "/nonexistent"}, NO_CLIENT + "[Errno 2] No such file or directory"),
         (URL, {"ALL_PROXY": "socks5://127.0.0.1:1"}, NO_CLIENT + "Using SOCKS proxy, but the 'soc"),
         (URL, {"HTTPS_PROXY": "ftp://127.0.0.1:1"}, NO_CLIENT + "Unknown scheme for proxy URL"),
@@ -198,14 +200,6 @@ def test_retry_after(header: str, seconds: float) -> None:
     assert raised.value.next_step == "if this persists, check the provider's status page"
 
 
-def wait_for_exchanges() -> None:
-    """Wait until the threads of all exchanges have ended."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(10)
-            assert not thread.is_alive()
-
-
 def test_endless_answer() -> None:
     """An exchange that is given up ends, although the server sends 1xx responses without end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -223,7 +217,6 @@ def test_endless_answer() -> None:
         with pytest.raises(TokenEndpointUnavailableError, match="within 1 s; "):
             endpoint.request_token(CREDENTIALS, now=NOW, seconds=1)
 
-        wait_for_exchanges()
         sender.join(10)
         assert not sender.is_alive()
 
@@ -244,12 +237,15 @@ def test_late_name(
         return resolve(*arguments, **options)
 
     with FakeSmartcar(certificate=certificate if is_secure else None) as endpoint:
+        url = endpoint.url.replace("127.0.0.1", "localhost")  # an address is not resolved
         monkeypatch.setattr(socket, "getaddrinfo", resolve_late)
         with pytest.raises(TokenEndpointUnavailableError, match="within 1 s; "):
-            TokenEndpoint(endpoint.url).request_token(CREDENTIALS, now=NOW, seconds=1)
+            TokenEndpoint(url).request_token(CREDENTIALS, now=NOW, seconds=1)
         is_given_up.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("asyncio"):
+                thread.join(10)
 
-        wait_for_exchanges()
         assert waits == [True]
         assert endpoint.requests == []
 
@@ -274,8 +270,12 @@ def test_long_answer() -> None:
     """A response is read no further than the chunk that exceeds 1 MiB."""
     chunks = iter([b" " * 1024 * 1024] * 3)
 
+    async def send() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
     with pytest.raises(TokenEndpointUnavailableError, match="something other than a JSON object"):
-        request_token(lambda _: httpx.Response(200, content=chunks))
+        request_token(lambda _: httpx.Response(200, content=send()))
 
     assert len(list(chunks)) == 1
 
