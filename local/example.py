@@ -47,8 +47,7 @@ def main(name: str) -> int:
     ):
         secrets_manager.reset(endpoint.client_id, endpoint.client_secret)
         secrets_manager.publish(endpoint.issue_token())
-        print(f"Token published; examples/{name} calls {endpoint.api_url}/connections:")
-        sys.stdout.flush()
+        print(f"Token published; examples/{name} calls {endpoint.api_url}/connections:", flush=True)
         environment = variables(secrets_manager, endpoint, cache)
         command = COMMANDS[name]
         return subprocess.run(command, cwd=EXAMPLES / name, env=environment, check=False).returncode

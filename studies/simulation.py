@@ -36,9 +36,8 @@ Policy = Callable[..., object]
 Windows = tuple[tuple[float, float], ...]
 """Spans of time: from, until."""
 
-_TEMPLATE = yaml_parse(
-    Path(__file__).parents[1].joinpath("template.yaml").read_text(encoding="utf-8")
-)
+_PROJECT = Path(__file__).parents[1]
+_TEMPLATE = yaml_parse((_PROJECT / "template.yaml").read_text(encoding="utf-8"))
 _FUNCTION = _TEMPLATE["Resources"]["RotateTokenFunction"]["Properties"]
 _RETRIES = _TEMPLATE["Resources"]["RotateTokenFunctionEventInvokeConfig"]["Properties"]
 _SCHEDULE = _TEMPLATE["Parameters"]["ScheduleExpression"]["Default"]
