@@ -25,7 +25,8 @@ trap 'exit 1' HUP INT TERM
 
 # cached CONDITION: succeed if the last read of this secret, and the token from it, meet the condition.
 cached() {
-    jq -e --arg secret_id "$secret_id" "def age: now - .read_at | fabs;
+    # With jq 1.6, `-e` accepts an empty file.
+    [ -s "$cache" ] && jq -e --arg secret_id "$secret_id" "def age: now - .read_at | fabs;
         .secret_id == \$secret_id and ($1)" "$cache" > /dev/null 2>&1
 }
 
