@@ -43,7 +43,6 @@ def create_stack(aws: Any) -> CreateStack:
         secret = aws("secretsmanager", region).create_secret(Name="smartcar/client-credentials")
         given = {
             "CredentialsSecretArn": secret["ARN"],
-            "ScheduleExpression": "rate(50 minutes)",
             "AlarmEmail": "",
             **parameters,
         }

@@ -71,8 +71,8 @@ def aws(secrets_manager: FakeSecretsManager) -> Any:
 
 # Those of the check and of `sam deploy`.
 OPTIONS = {
-    "deploy": ("", "--config-env 'default' --no-confirm-changeset"),
-    "configure": ("<--ask>", "--guided --config-env 'default'"),
+    "deploy": ("", "--config-env 'a $b' --no-confirm-changeset"),
+    "configure": ("<--ask>", "--guided --config-env 'a $b'"),
 }
 
 
@@ -82,17 +82,17 @@ def test_deployment(make: Make, target: str, failing: str) -> None:
     """The status follows the rotation, whatever that says; the command fails if either does."""
     failing = " ".join(f"operations.{module}" for module in failing.split())
 
-    status, lines = make(target, FAILING=failing)
+    status, lines = make(target, "ENV=a $b", FAILING=failing)
 
     asks, options = OPTIONS[target]
     assert lines == [
-        f"<-m><operations.preflight><default>{asks}",
+        f"<-m><operations.preflight><a $b>{asks}",
         "sam build",
         "called: sam build",
         f"sam deploy {options}",
         "called: sam deploy " + options.replace("'", ""),
-        "<-m><operations.rotate><default><--after-deployment>",
-        "<-m><operations.status><default>",
+        "<-m><operations.rotate><a $b><--after-deployment>",
+        "<-m><operations.status><a $b>",
     ]
     assert status == (2 if failing else 0)
 
@@ -100,10 +100,10 @@ def test_deployment(make: Make, target: str, failing: str) -> None:
 @pytest.mark.parametrize("target", OPTIONS)
 def test_nothing_deployed(make: Make, target: str) -> None:
     """If a check fails, nothing follows; with `-n`, nothing runs at all."""
-    status, (preflight,) = make(target, FAILING="operations.preflight")
+    status, (preflight,) = make(target, "ENV=", FAILING="operations.preflight")
     _, planned = make(target, "-n", FAILING="")
 
-    assert preflight.startswith("<-m><operations.preflight>")
+    assert preflight.startswith("<-m><operations.preflight><>")
     assert status == 2
     assert not [line for line in planned if line.startswith(("called: ", "<"))]
 
@@ -139,6 +139,7 @@ def test_failed_check(make: Make) -> None:
         ("run", "FAULTS", "503; touch x", "<local.run><503;><touch><x>"),
         ("run", "FAULTS", "* $(shell touch x)", "<local.run><*><$(shell><touch><x)>"),
         ("example", "EXAMPLE", "python ; touch x", "<local.example><python ; touch x>"),
+        ("status", "ENV", "", "<operations.status><>"),
         ("status", "ENV", "a'$b`touch x`", "<operations.status><a'$b`touch x`>"),
         ("rotate", "ENV", "a'; touch x; '", "<operations.rotate><a'; touch x; '>"),
         ("logs", "ENV", "$(shell touch x)", "<operations.logs><$(shell touch x)>"),
@@ -159,12 +160,3 @@ def test_build(make: Make) -> None:
     assert called == "called: sam build"
     assert following.startswith("Next: make configure ")
     assert status == 0
-
-
-@pytest.mark.parametrize("target", ["deploy", "configure", "status", "rotate", "logs"])
-def test_no_environment(make: Make, target: str) -> None:
-    """An empty environment is answered in one line, before anything is built."""
-    status, (line,) = make(target, "ENV=")
-
-    assert line.startswith("samconfig.toml has no environment , ")
-    assert status == 2

@@ -82,21 +82,17 @@ def test_credentials_secret_elsewhere(
 
 @pytest.mark.usefixtures("aws")
 @EACH_COMMAND
-def test_no_region(save: Save, *, asks: bool) -> None:
-    """Without a region, neither command builds anything; `make configure` could not look either."""
+def test_no_region_or_credentials(
+    save: Save, monkeypatch: pytest.MonkeyPatch, *, asks: bool
+) -> None:
+    """Without a region, or without AWS credentials, either command ends with one line."""
     save(NAMED)
-
     with pytest.raises(SystemExit, match="^No AWS region found: .*`AWS_REGION=us-east-1 make conf"):
         preflight.main("default", asks=asks)
 
-
-@EACH_COMMAND
-def test_no_aws_credentials(save: Save, monkeypatch: pytest.MonkeyPatch, *, asks: bool) -> None:
-    """Without AWS credentials, either command ends with one line."""
     save(LOCATED)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
     with pytest.raises(SystemExit, match="^No AWS credentials found: .*, or set AWS_PROFILE$"):
         preflight.main("default", asks=asks)
 
@@ -141,5 +137,5 @@ def test_new_checkout(
     assert settings["region"] == "us-east-1"
     assert CfnTags().convert((settings["tags"],), None, None) == {"team": "a b"}
     assert parameters.items() < overrides.items()
-    assert overrides.keys() == {"CredentialsSecretArn", "ScheduleExpression", *parameters}
+    assert overrides.keys() == {"CredentialsSecretArn", *parameters}
     preflight.main("default", asks=True)

@@ -47,6 +47,8 @@ class FakeLambda(LoopbackServer):
 
 ROTATED = Response('{"status": "rotated", "credentials": "current"}')
 FALLBACK = Response('{"status": "rotated", "credentials": "previous"}')
+THROTTLED = Response('{"message": "Rate Exceeded.", "__type": "TooManyRequestsException"}', 429)
+ALLOW = "`aws lambda delete-function-concurrency --function-name f --region us-east-1`"
 
 
 def failed(**error: str) -> Response:
@@ -138,50 +140,31 @@ def test_new_deployment(
     assert waits == [20]
 
 
-def test_failure_without_a_type(function: FakeLambda) -> None:
-    """A failure of which Lambda gives only a message is a failure."""
-    line, _ = end(function, failed(errorMessage="Task timed out"))
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (FALLBACK, 'Only the previous .*"previous"}; .*file://credentials.json .*`make rotate .*`'),
+        (failed(errorMessage="no"), "The run failed: Error: no; .* docs/operations.md; .*"),
+        (THROTTLED, f"No run was started: .* Rate Exceeded.; if .* 0, .* {ALLOW}; then run .*"),
+        (None, "No result arrived, .*`make status ENV=default`"),
+    ],
+    ids=["previous credentials", "failure without a type", "no concurrency", "connection closed"],
+)
+def test_failure(function: FakeLambda, response: Response | None, expected: str) -> None:
+    """What else is not a success ends the command with the next step; one event is sent."""
+    line, runs = end(function, response)
 
-    assert line.startswith(
-        "The run failed: Error: Task timed out; look it up in docs/operations.md"
-    )
-
-
-def test_previous_credentials(function: FakeLambda) -> None:
-    """A run that had to use the previous credentials is a failure, although it has a result."""
-    line, runs = end(function, FALLBACK)
-
-    assert re.fullmatch(
-        'Only the previous .*"previous"}; .*file://credentials.json .*`make rotate ENV=default`',
-        line,
-    )
+    assert re.fullmatch(expected, line)
     assert runs == [1, 1]
 
 
-@pytest.mark.parametrize("responses", [[], [None]], ids=["no response", "connection closed"])
-def test_no_result(
-    function: FakeLambda, monkeypatch: pytest.MonkeyPatch, responses: list[None]
-) -> None:
+def test_no_response(function: FakeLambda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result that does not arrive in time is a failure; one event is sent."""
     monkeypatch.setattr(rotate, "RESPONSE_SECONDS", 0.2)
 
-    line, runs = end(function, *responses)
+    line, runs = end(function)
 
-    assert re.fullmatch("No result arrived, .*`make status ENV=default`", line)
-    assert runs == [1, 1]
-
-
-def test_no_concurrency(function: FakeLambda) -> None:
-    """A function that may not run at all is a failure that says how it may run again."""
-    reason = '{"message": "Rate Exceeded.", "__type": "TooManyRequestsException"}'
-
-    line, runs = end(function, Response(reason, status=429))
-
-    assert re.fullmatch(
-        "No run was started: .* Rate Exceeded.; if .* concurrency is 0, .* `aws lambda "
-        "delete-function-concurrency --function-name f --region us-east-1`; then run `make .*`",
-        line,
-    )
+    assert line.startswith("No result arrived, ")
     assert runs == [1, 1]
 
 
