@@ -21,12 +21,8 @@ PSEUDO_PARAMETERS: dict[str, Any] = {
     "AWS::StackName": "smartcar-token",
     "AWS::URLSuffix": "amazonaws.com",
 }
-TOKEN_SECRET_ARN = (
-    "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar-token/access-token-Ab12Cd"
-)
-CREDENTIALS_SECRET_ARN = (
-    "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/client-credentials-Ef34Gh"
-)
+TOKEN_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/token-Ab12Cd"
+CREDENTIALS_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/id-Ef34Gh"
 
 
 @functools.cache

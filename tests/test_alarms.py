@@ -15,25 +15,19 @@ DAY = 1440
 
 
 def test_notifications() -> None:
-    """Each alarm notifies the topic when it fires and clears, and names its runbook's section."""
+    """Each alarm notifies the topic when it fires and clears, with its minutes and runbook."""
     runbook = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    alarms = Stack({"OverdueMinutes": "35"}).of_type("AWS::CloudWatch::Alarm")
+    overdue, failing, *_ = (alarm["AlarmDescription"] for alarm in alarms.values())
 
-    for name, alarm in Stack({}).of_type("AWS::CloudWatch::Alarm").items():
+    assert overdue.startswith("No token was published in the last 35 minutes:")
+    assert failing.startswith("In 2 of the last 10 minutes, ")
+    for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlarmTopic"]
         assert alarm["AlarmDescription"].endswith(
             f". Runbook: smartcar-token-rotation, docs/operations.md, {name}."
         )
         assert f"\n### {name}\n" in runbook
-
-
-def test_minutes() -> None:
-    """The descriptions name the numbers of minutes that the alarms evaluate."""
-    stack = Stack({"OverdueMinutes": "35"})
-    overdue = stack.properties("TokenOverdueAlarm")["AlarmDescription"]
-    failing = stack.properties("AttemptsFailingAlarm")["AlarmDescription"]
-
-    assert overdue.startswith("No token was published in the last 35 minutes:")
-    assert failing.startswith("In 2 of the last 10 minutes, ")
 
 
 def test_statistics() -> None:
@@ -49,26 +43,6 @@ def ones(*minutes: int) -> dict[int, float]:
     return dict.fromkeys(minutes, 1.0)
 
 
-def in_alarm(alarm: dict[str, Any], values: dict[int, float], now: int, more: int) -> bool:
-    """
-    Evaluate an alarm at a minute, as CloudWatch does where data may be missing.
-
-    CloudWatch looks `more` periods further back than the evaluation periods; AWS does not publish
-    that number. The most recent values count, and only values that are still missing are filled in.
-    """
-    periods = int(alarm["EvaluationPeriods"])
-    compare = {
-        "LessThanThreshold": operator.lt,
-        "GreaterThanOrEqualToThreshold": operator.ge,
-    }[alarm["ComparisonOperator"]]
-    window = range(now - periods - more, now)
-    breaches = [compare(values[m], alarm["Threshold"]) for m in window if m in values][-periods:]
-    missing = periods - len(breaches)
-    breaching = sum(breaches) + missing * (alarm["TreatMissingData"] == "breaching")
-    datapoints: int = alarm.get("DatapointsToAlarm", periods)
-    return int(breaching) >= datapoints
-
-
 def states(alarm: dict[str, Any], series: Series, minutes: int = DAY) -> list[tuple[int, int]]:
     """Return the intervals, in minutes, in which an alarm is in the state ALARM."""
     expression, metric = alarm["Metrics"]
@@ -76,12 +50,19 @@ def states(alarm: dict[str, Any], series: Series, minutes: int = DAY) -> list[tu
     assert (metric["Id"], metric["ReturnData"]) == ("metric", False)
     assert metric["MetricStat"]["Period"] == 60
     known = series.get(metric["MetricStat"]["Metric"]["MetricName"], {})
-    # FILL needs at least one value: without any, all of them are missing.
-    values = {m: known.get(m, 0.0) for m in range(minutes)} if known else known
-    by_range = {
-        tuple(in_alarm(alarm, values, now, more) for now in range(minutes)) for more in range(6)
-    }
-    (state,) = by_range  # the same, however far CloudWatch looks back
+    compare = {
+        "LessThanThreshold": operator.lt,
+        "GreaterThanOrEqualToThreshold": operator.ge,
+    }[alarm["ComparisonOperator"]]
+    periods = int(alarm["EvaluationPeriods"])
+    if_missing = alarm["TreatMissingData"] == "breaching"
+    # Before minute 0, values are missing; after it, only if there are none at all: FILL needs one.
+    breaching = [if_missing] * periods + [
+        compare(known.get(minute, 0.0), alarm["Threshold"]) if known else if_missing
+        for minute in range(minutes)
+    ]
+    datapoints = alarm.get("DatapointsToAlarm", periods)
+    state = [sum(breaching[now : now + periods]) >= datapoints for now in range(minutes)]
     changes = [now for now in range(1, minutes) if state[now] != (now > 1 and state[now - 1])]
     return list(zip_longest(changes[::2], changes[1::2], fillvalue=minutes))
 
