@@ -12,17 +12,21 @@ from samtranslator.translator.translator import Translator
 
 from tests.samples import PROJECT
 
+TOKEN_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/token-Ab12Cd"
+CREDENTIALS_SECRET_ARN = (
+    "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/client-credentials-Ef34Gh"
+)
 NO_VALUE = object()
-PSEUDO_PARAMETERS: dict[str, Any] = {
+REFERENCES: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
     "AWS::NoValue": NO_VALUE,
     "AWS::Partition": "aws",
     "AWS::Region": "us-east-1",
     "AWS::StackName": "smartcar-token",
     "AWS::URLSuffix": "amazonaws.com",
+    "CredentialsSecretArn": CREDENTIALS_SECRET_ARN,
+    "TokenSecret": TOKEN_SECRET_ARN,
 }
-TOKEN_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/token-Ab12Cd"
-CREDENTIALS_SECRET_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:smartcar/id-Ef34Gh"
 
 
 @functools.cache
@@ -30,7 +34,7 @@ def transformed_template() -> dict[str, Any]:
     """Transform the template as CloudFormation does, with an uploaded package."""
     template = yaml_parse((PROJECT / "template.yaml").read_text(encoding="utf-8"))
     template["Resources"]["RotateTokenFunction"]["Properties"]["CodeUri"] = "s3://code/package.zip"
-    session = boto3.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"])
+    session = boto3.Session(region_name=REFERENCES["AWS::Region"])
     translator = Translator(None, Parser(), boto_session=session)
     transformed: dict[str, Any] = translator.translate(template, {})
     return transformed
@@ -40,26 +44,19 @@ class Stack:
     """
     A stack: the resources and outputs whose conditions are true, by their logical IDs.
 
-    ``Ref`` returns the logical ID of a resource, and ``GetAtt`` returns ``ID.attribute``; only the
-    token secret has an ARN.
+    ``Ref`` returns what is given or, for a resource, its logical ID, and ``GetAtt`` returns
+    ``ID.attribute``.
     """
 
-    def __init__(
-        self, parameters: Mapping[str, str], token_secret_arn: str = TOKEN_SECRET_ARN
-    ) -> None:
+    def __init__(self, given: Mapping[str, str]) -> None:
         template = transformed_template()
-        given = {"CredentialsSecretArn": CREDENTIALS_SECRET_ARN, **parameters}
         self._conditions = template["Conditions"]
         self._rules = template["Rules"]
-        self._references: dict[str, Any] = {
-            **PSEUDO_PARAMETERS,
-            **{logical_name: logical_name for logical_name in template["Resources"]},
-            "TokenSecret": token_secret_arn,
-        }
-        for parameter, definition in template["Parameters"].items():
-            value = given.get(parameter, definition.get("Default"))
+        self._references = {name: name for name in template["Resources"]} | REFERENCES | {**given}
+        for name, definition in template["Parameters"].items():
+            value = self._references.get(name, definition.get("Default"))
             is_list = definition["Type"] == "CommaDelimitedList"
-            self._references[parameter] = value.split(",") if is_list else value
+            self._references[name] = value.split(",") if is_list else value
         self.resources = self._existing(template["Resources"])
         self.outputs = self._existing(template["Outputs"])
 

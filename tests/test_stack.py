@@ -14,13 +14,7 @@ from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID, 
 from local.fakes.smartcar import FakeSmartcar
 from rotate_token.configuration import SMARTCAR_TOKEN_URL, Configuration
 from tests.samples import EVENT_SECRET_ARN, LOOPBACK_ONLY, PROJECT, label_updated_event
-from tests.stack import (
-    CREDENTIALS_SECRET_ARN,
-    PSEUDO_PARAMETERS,
-    TOKEN_SECRET_ARN,
-    Stack,
-    transformed_template,
-)
+from tests.stack import CREDENTIALS_SECRET_ARN, TOKEN_SECRET_ARN, Stack, transformed_template
 
 SCHEDULED, ROTATE_NOW = (
     json.loads((PROJECT / "events" / name).read_bytes())
@@ -98,9 +92,8 @@ def runs(package: Path) -> Runs:
             aws.client.describe_secret(SecretId=name)["ARN"]
             for name in (CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID)
         ]
-        stack = Stack(
-            {"CredentialsSecretArn": credentials_arn, "TokenUrl": endpoint.url}, token_arn
-        )
+        secrets = {"CredentialsSecretArn": credentials_arn, "TokenSecret": token_arn}
+        stack = Stack({**secrets, "TokenUrl": endpoint.url})
         function = stack.properties("RotateTokenFunction")
         variables = {**function["Environment"]["Variables"], "PYTHONPATH": str(LOOPBACK_ONLY)}
         with LambdaRuntime(
@@ -314,6 +307,7 @@ def test_new_credentials() -> None:
         {"source": "my.application"},
     ):
         assert not pattern.matches_event(label_updated_event() | change), change
+
     (target,) = rule["Targets"]
     assert rule.keys() == {"EventPattern", "Targets"}
     assert target.keys() == {"Arn", "Id", "RetryPolicy"}
@@ -360,12 +354,12 @@ def test_parameters_arrive(plain: Stack, full: Stack) -> None:
     assert plain.outputs.keys() - full.outputs.keys() == {"TokenDashboardUrl"}
 
 
-def test_dashboard_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dashboard_url() -> None:
     """The output with the address of the dashboard exists only where that is the console's."""
-    monkeypatch.setitem(PSEUDO_PARAMETERS, "AWS::Partition", "aws-us-gov")
+    stack = Stack({"AWS::Partition": "aws-us-gov"})
 
-    assert "TokenDashboard" in Stack({}).resources
-    assert "TokenDashboardUrl" not in Stack({}).outputs
+    assert "TokenDashboard" in stack.resources
+    assert "TokenDashboardUrl" not in stack.outputs
 
 
 def test_function(plain: Stack) -> None:
