@@ -219,9 +219,7 @@ def test_credentials(deployed: Stack) -> None:
     deployed.shows()
 
     deployed.secrets.delete_secret(SecretId="credentials")
-    restore = (
-        "`aws secretsmanager restore-secret --secret-id arn:…:credentials-… --region us-east-1`"
-    )
+    restore = "`aws secretsmanager restore-secret --secret-id arn:… --region us-east-1`"
     deployed.shows(f"bad  Credentials … deletion; {restore}")
     deployed.refs["CredentialsSecretArn"] = deployed.create_secret("empty")
     deployed.shows(f"bad  Credentials … has no value; {replace_it}")
@@ -297,6 +295,8 @@ def test_new_stack(deployed: Stack) -> None:
         "bad  Token … the secret has no value; `make rotate ENV=default` requests a token",
         verdict="No valid token is published, and no run has failed; to do first: `make rotate …",
     )
+    deployed.secrets.delete_secret(SecretId="token")
+    deployed.shows("bad  Token … deletion; `aws secretsmanager restore-secret …`")
 
 
 def test_alarms(deployed: Stack) -> None:
