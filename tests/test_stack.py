@@ -62,6 +62,7 @@ def allowed(stack: Stack, role: str = "RotateTokenRole") -> dict[tuple[str, str]
     conditions = {}
     for policy in stack.properties(role)["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
             actions = statement["Action"]
             for action in [actions] if isinstance(actions, str) else actions:
                 conditions[action, statement["Resource"]] = statement.get("Condition")
