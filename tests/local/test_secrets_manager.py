@@ -1,6 +1,5 @@
 """Nobody but a run itself reads the secrets of its fake Secrets Manager."""
 
-import os
 import subprocess
 import sys
 
@@ -17,8 +16,8 @@ def test_another_key(secrets_manager: FakeSecretsManager) -> None:
     """A read is refused if it is signed with the access key ID of another run."""
     code = "from local.fakes.secrets_manager import ACCESS_KEY_ID; print(ACCESS_KEY_ID, end='')"
     command = [sys.executable, "-c", code]
-    environment = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'functions'}"}
-    key = subprocess.check_output(command, env=environment, text=True)
+    environment = {"PYTHONPATH": "functions"}
+    key = subprocess.check_output(command, cwd=PROJECT, env=environment, text=True)
     session = boto3.Session(key, "testing")
     client = session.client("secretsmanager", endpoint_url=secrets_manager.address)
 
