@@ -5,10 +5,12 @@ import json
 import os
 import re
 import subprocess
-from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
 
 import rotate_token
 from local.fakes.secrets_manager import FakeSecretsManager
@@ -16,9 +18,9 @@ from local.fakes.smartcar import Answer, FakeSmartcar
 from rotate_token import errors
 from rotate_token.access_token import AccessToken
 from rotate_token.configuration import SMARTCAR_TOKEN_URL
-from tests.programs import need
-from tests.samples import LOOPBACK_ONLY, PROJECT
-from tests.stack import transformed_template
+from tests.programs import MAKEFILE, need
+from tests.samples import EVENT_SECRET_ARN, LOOPBACK_ONLY, PROJECT
+from tests.stack import Stack, transformed_template
 
 README, RUNBOOK = (
     (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/operations.md")
@@ -59,11 +61,9 @@ def test_links(document: Path) -> None:
 @EACH_DOCUMENT
 def test_commands(document: Path) -> None:
     """Every make target that a document names exists."""
-    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
-    text = document.read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
+    assert set(named) <= set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 
 
 def test_readme_example(
@@ -132,20 +132,38 @@ def test_token_by_hand(
 
 def test_parameters() -> None:
     """The runbook explains each parameter of the template with its default."""
-    rows = re.findall(r"^\| (`[A-Z].+?) \| .+ \| (.+) \|$", RUNBOOK, re.MULTILINE)
+    rows = re.findall(r"^\| (`[A-Z].+?) \| .+ \| `?(.+?)`? \|$", RUNBOOK, re.MULTILINE)
+    words = {"required": "None", "none": "", "AWS managed key": ""}
     explained = {
-        name: default
-        for names, defaults in rows
-        for name, default in zip_longest(
-            re.findall(r"`(\w+)`", names), defaults.split(", "), fillvalue=defaults
-        )
+        name: words.get(default, default)
+        for names, default in rows
+        for name in re.findall(r"`(\w+)`", names)
     }
-    words = {"required": None, "none": "", "AWS managed key": ""}
 
-    assert {name: words.get(text, text.strip("`")) for name, text in explained.items()} == {
-        name: None if "Default" not in parameter else str(parameter["Default"])
+    assert explained == {
+        name: str(parameter.get("Default"))
         for name, parameter in transformed_template()["Parameters"].items()
     }
+
+
+def test_state_machine() -> None:
+    """The guide's state machine waits after the template's event, and retries its deployment."""
+    guide = (PROJECT / "docs/consumers.md").read_text(encoding="utf-8")
+    (resource,) = re.findall(r"```yaml\n(ReplaceTasks:.*?)```", guide, re.DOTALL)
+    resource = resource.replace("!Ref TokenSecretArn", EVENT_SECRET_ARN)
+    translated = Translator(None, Parser()).translate({"Resources": yaml_parse(resource)}, {})
+    rule, machine = (
+        translated["Resources"][name]["Properties"]
+        for name in ("ReplaceTasksNewToken", "ReplaceTasks")
+    )
+    template = Stack({"CredentialsSecretArn": EVENT_SECRET_ARN})
+    same_event = template.properties("RotateTokenFunctionNewCredentials")["EventPattern"]
+    definition = json.loads("".join(machine["DefinitionString"]["Fn::Join"][1]))
+    wait = definition["States"][definition["StartAt"]]
+
+    assert rule["EventPattern"] == same_event
+    assert wait["Seconds"] == 60
+    assert definition["States"][wait["Next"]]["Retry"]
 
 
 def test_version() -> None:
