@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from rotate_token.access_token import AccessToken
+from studies.clock import Clock
 from studies.simulation import Outcome, Scenario, Write, simulate
 from tests.samples import PROJECT
 
@@ -29,15 +32,17 @@ def test_gaps() -> None:
 
 def test_locale() -> None:
     """It reads the template as UTF-8, whatever the encoding of the locale is."""
-    subprocess.run(
-        [sys.executable, "-c", "import studies.simulation"],
-        cwd=PROJECT,
-        env={
-            **os.environ,
-            "PYTHONPATH": "functions",
-            "LC_ALL": "C",
-            "PYTHONUTF8": "0",
-            "PYTHONCOERCECLOCALE": "0",
-        },
-        check=True,
-    )
+    command = [sys.executable, "-c", "import studies.simulation"]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = os.environ | {"PYTHONPATH": "functions"} | locale
+    subprocess.run(command, cwd=PROJECT, env=environment, check=True)
+
+
+def test_error() -> None:
+    """An error of the simulation itself is raised, not lost in a thread."""
+    clock = Clock()
+    clock.at(1, lambda: clock.sleep(5))
+    clock.at(2, lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        clock.wait_for_all()
