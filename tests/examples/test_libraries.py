@@ -13,22 +13,17 @@ from mypy_boto3_secretsmanager import SecretsManagerClient
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
-from local.fakes.secrets_manager import FakeSecretsManager
 from local.fakes.smartcar import FakeSmartcar
+from rotate_token.access_token import AccessToken
 
 
 @pytest.mark.parametrize("library", [AuthlibSession, OAuth2Session])
-def test_sessions(
-    library: Any,
-    secrets_manager: FakeSecretsManager,
-    endpoint: FakeSmartcar,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_sessions(library: Any, endpoint: FakeSmartcar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Authlib and requests-oauthlib load the document unchanged, and reject an expired token."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     url = f"{endpoint.api_url}/connections"
-    secrets_manager.publish(endpoint.issue_token())
-    document = json.loads(secrets_manager.published())
+    token = AccessToken(endpoint.issue_token(), expires_in=3600, issued_at=int(time.time()))
+    document = json.loads(token.to_json())
 
     assert library(token=document).get(url).status_code == 200
     with pytest.raises((InvalidTokenError, TokenExpiredError)):
