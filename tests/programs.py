@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,12 @@ def need(*names: str) -> None:
     """Skip a test on a machine where a program or a folder is missing or too old; fail it in CI."""
     stop = pytest.fail if "CI" in os.environ else pytest.skip
     for name in names:
-        if problem := find_problem(name):
-            stop(problem)
-
-
-@cache
-def find_problem(name: str) -> str:
-    """Say what is wrong with a program or a folder, if something is."""
-    if not shutil.which(name) and not Path(name).is_dir():
-        return f"{name} is missing"
-    if name == "node":
-        version = subprocess.check_output(["node", "--version"], text=True).strip()
+        if not shutil.which(name) and not Path(name).is_dir():
+            stop(f"{name} is missing")
+    if "node" in names:
+        version = subprocess.check_output(["node", "--version"], text=True)
         if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
-            return f"Node.js {version} is too old: the example needs {OLDEST_NODE} or newer"
-    return ""
+            stop(f"Node.js {version.strip()} is older than {OLDEST_NODE}")
 
 
 def make(*arguments: str, folder: Path = PROJECT, **environment: str) -> tuple[int, list[str]]:
