@@ -1,7 +1,5 @@
 """No test reaches anything but loopback addresses."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

@@ -5,14 +5,10 @@ An audit hook would be shorter, but Python 3.11 cannot trace two new threads at 
 there is one, and the coverage of the tests traces each thread.
 """
 
-from __future__ import annotations
-
 import re
 import socket
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any
 
 
 def refuse_other_hosts(function: Callable[..., Any], position: int) -> Callable[..., Any]:
