@@ -332,34 +332,27 @@ def test_executor(secret: TokenSecret) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork(secret: TokenSecret) -> None:
     """A process that is forked while one thread reads, and one is about to, reads by itself."""
-    asked, go_on = threading.Event(), threading.Event()
-    go_on.set()
 
     def clock() -> float:
-        asked.set()
-        go_on.wait()
+        if token and not child.pid:
+            child.start()
+            child.join(60)
+            child.kill()
+            secret.end_slow_reads()
         return time.time()
 
     def read_in_child() -> None:
-        go_on.set()
         os._exit(auth.get() != token)
 
+    token = ""
     auth = SmartcarTokenAuth(TOKEN_SECRET_ID, clock=clock)
+    child = get_context("fork").Process(target=read_in_child)
     secret.put(HANG)
     with ThreadPoolExecutor() as pool:
         pool.submit(auth.get)
         wait_until(lambda: secret.reads)
-        asked.clear()
-        go_on.clear()
-        pool.submit(auth.get)
-        asked.wait()
         token = secret.publish()
-        child = get_context("fork").Process(target=read_in_child)
-        child.start()
-        child.join(60)
-        child.kill()
-        go_on.set()
-        secret.end_slow_reads()
+        pool.submit(auth.get)
 
     assert child.exitcode == 0
 
