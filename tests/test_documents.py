@@ -90,12 +90,10 @@ def test_readme_example(
         (Answer(200, b'{"access_token": "eyJ", "expires_in": 900}'), 900),
         (Answer(200, b'{"access_token": "eyJ"}'), 3600),
         (Answer(200, b'{"error": "server_error"}'), None),
-        ("503", None),
-        (Answer(200), None),
     ],
 )
 def test_token_by_hand(
-    answer: Answer | str | None,
+    answer: Answer | None,
     lifetime: int | None,
     endpoint: FakeSmartcar,
     secrets_manager: FakeSecretsManager,
