@@ -497,15 +497,13 @@ def test_programs(name: str, needed: tuple[str, ...], listed: str, secret: Token
     assert subprocess.check_output(COMMANDS[name], cwd=EXAMPLES / name, text=True) == listed
 
 
-def test_redirect(
-    secret: TokenSecret, endpoint: FakeSmartcar, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redirect(secret: TokenSecret, endpoint: FakeSmartcar) -> None:
     """The Lambda example, which follows redirects, does not send the token to another host."""
     secret.publish()
     elsewhere = Response(status=302, headers={"Location": f"{endpoint.api_url}/connections"})
 
     with LoopbackServer(elsewhere) as server:
-        monkeypatch.setenv("SMARTCAR_API_URL", server.address)
-        subprocess.run(COMMANDS["lambda"], cwd=EXAMPLES / "lambda", check=False)
+        environment = os.environ | {"SMARTCAR_API_URL": server.address}
+        subprocess.run(COMMANDS["lambda"], cwd=EXAMPLES / "lambda", env=environment, check=False)
 
     assert endpoint.api_statuses == [401]
