@@ -48,6 +48,7 @@ def test_names(tmp_path: Path) -> None:
 
     lines = ended.stdout.splitlines()
     assert lines[:4] == ["Running: make check", "made", "Running: make test", "made"]
+    assert "Running: make run" in lines
     assert lines[-2:] == ["made", r"Failed: make run FAULTS=503\ 429\ timeout"]
     assert ended.returncode == 1
 
