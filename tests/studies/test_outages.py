@@ -19,9 +19,6 @@ REFUSED = Scenario(PERIOD_SECONDS, failure=Failure.ANSWERS_401, outages=((0, DAY
 WITHOUT_GAP = {
     "50 % of requests fail": Scenario(failing=0.5),
     "20 % of requests fail, with Retry-After": Scenario(failing=0.2, retry_after=3600),
-    "a 404 to 20 % of requests, for three weeks": Scenario(
-        21 * DAY, failing=0.2, failure=Failure.ANSWERS_404
-    ),
     "responses take 1 to 20 s": Scenario(answers_in=(1, 20)),
     "down and up again every 5 minutes for 4 hours": Scenario(
         outages=tuple((BEFORE + n * 600, BEFORE + n * 600 + 300) for n in range(24))
