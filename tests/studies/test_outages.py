@@ -81,6 +81,16 @@ def test_short_outage(
     assert simulate_and_check(scenario, seed).gaps == []
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_outage_after_kept_token(seed: int) -> None:
+    """After a run that kept a token of a manual run, an outage of 5 minutes leaves no gap."""
+    manual_run = SCHEDULED - share(seed) * 6 * MINUTE
+    begin = SCHEDULED + PERIOD_SECONDS + share(7 * seed) * MINUTE
+    scenario = Scenario(manual_runs=(manual_run,), outages=((begin, begin + 5 * MINUTE),))
+
+    assert simulate_and_check(scenario, seed).gaps == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("minutes", [12, 28, 49])
 @pytest.mark.parametrize(
@@ -136,15 +146,16 @@ def test_lasting_failure(failure: Failure, seed: int) -> None:
         pytest.param(REFUSED, 85, id="no previous credentials"),
         pytest.param(replace(REFUSED, wrong_secret=((0, DAY),)), 170, id="previous credentials"),
         pytest.param(replace(REFUSED, period=15 * MINUTE), 280, id="every 15 minutes"),
+        pytest.param(replace(REFUSED, failure=Failure.ANSWERS_503), 180, id="503"),
     ],
 )
 def test_requests(scenario: Scenario, requests: int) -> None:
-    """A stack whose client credentials are revoked makes about this many requests per schedule."""
+    """While nothing works, a stack makes about this many requests from one schedule to the next."""
     began_at = 2 * HOUR
     outcome = simulate(replace(scenario, seconds=began_at + HOUR), seed=1)
 
     counted = [at for at in outcome.requests if began_at <= at < began_at + PERIOD_SECONDS]
-    assert len(counted) == pytest.approx(requests, rel=0.05)
+    assert len(counted) == pytest.approx(requests, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(60))
