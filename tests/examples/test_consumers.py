@@ -464,6 +464,14 @@ def test_trace(secret: TokenSecret, endpoint: FakeSmartcar) -> None:
     assert b"eyJ" not in shown
 
 
+def test_empty_cache(secret: TokenSecret) -> None:
+    """The shell example reads the secret if an earlier run was killed before it had."""
+    Path(os.environ["SMARTCAR_TOKEN_CACHE"]).touch()
+    secret.publish()
+
+    assert Shell().get() == ["200"]
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
