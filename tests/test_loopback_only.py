@@ -21,6 +21,7 @@ def test_this_process() -> None:
             lambda: httpx.get("https://smartcar.invalid"),
             lambda: socket.gethostbyname("smartcar.invalid"),
             lambda: connection.connect(("192.0.2.1", 443)),
+            lambda: connection.connect_ex(("192.0.2.1", 443)),
             lambda: datagrams.sendto(b"", ("192.0.2.1", 53)),
         ):
             with pytest.raises(RuntimeError, match=REFUSED):
