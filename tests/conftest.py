@@ -25,7 +25,7 @@ from rotate_token.access_token import AccessToken
 from rotate_token.retrying import Run
 from rotate_token.rotation import Result
 from tests.package import build_package
-from tests.samples import LOOPBACK_ONLY, PROJECT, Invoke, Timeline, old_token
+from tests.samples import LOOPBACK_ONLY, PROJECT, Invoke, Timeline
 
 
 def pytest_configure() -> None:
@@ -60,7 +60,8 @@ def no_proxies() -> Iterator[None]:
 @pytest.fixture
 def old() -> AccessToken:
     """A token that is due, and still valid for ten minutes."""
-    return old_token()
+    issued_at = int(time.time()) - 3000
+    return AccessToken("eyJvbGQi.k3Jd8sLq0ZxVbNm2", expires_in=3600, issued_at=issued_at)
 
 
 @pytest.fixture
@@ -113,9 +114,13 @@ def invoke(
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", request.node.name)
     sys.modules.pop("rotate_token.handler", None)
 
-    def invoke(event: object = None, context: LocalContext | None = None) -> Result:
+    def invoke(
+        event: object = None,
+        context: LocalContext | None = None,
+        timeline: Timeline | None = None,
+    ) -> Result:
         handler = importlib.import_module("rotate_token.handler")
-        timeline = Timeline(time.time())
+        timeline = timeline or Timeline(time.time())
         run = functools.partial(Run, clock=lambda: timeline.now, sleep=timeline.sleep)
         monkeypatch.setattr(handler, "Run", run)
         result: Result = handler.lambda_handler(event, context or LocalContext(900))

@@ -1,6 +1,5 @@
 """Paths, and objects that several tests use."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,6 @@ from typing import Any
 from mypy_boto3_secretsmanager import SecretsManagerClient
 
 from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
-from rotate_token.access_token import AccessToken
-from rotate_token.errors import RotationError
-from rotate_token.retrying import Run
 from rotate_token.rotation import Result
 from rotate_token.secret_store import SecretStore
 
@@ -24,40 +20,16 @@ Invoke = Callable[..., Result]
 
 
 class Timeline:
-    """Time that passes only while a run waits, and what the run reports."""
+    """Time that passes only while a run waits."""
 
     def __init__(self, now: float = 1_800_000_000) -> None:
         self.now = now
         self.waits: list[float] = []
-        self.reports: list[tuple[RotationError, str]] = []
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.waits.append(seconds)
         self.now += seconds
-
-    def report(self, error: RotationError, what_follows: str) -> None:
-        """Keep what a run reports."""
-        self.reports.append((error, what_follows))
-
-    def begin_run(self, timeout_seconds: float = 900, *, forced: bool = False) -> Run:
-        """Begin a run at this time."""
-        return Run(
-            timeout_seconds,
-            self.report,
-            forced=forced,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        )
-
-
-def old_token(issued_at: int | None = None) -> AccessToken:
-    """Make a token that was issued at a Unix time, or 50 minutes ago: then it is due, and valid."""
-    return AccessToken(
-        "eyJvbGQi.k3Jd8sLq0ZxVbNm2",
-        expires_in=3600,
-        issued_at=int(time.time()) - 3000 if issued_at is None else issued_at,
-    )
 
 
 def make_store(client: SecretsManagerClient) -> SecretStore:
