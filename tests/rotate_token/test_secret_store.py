@@ -1,15 +1,18 @@
 """SecretStore."""
 
-import json
 from typing import Any
 
 import boto3
 import pytest
-from mypy_boto3_secretsmanager import SecretsManagerClient
 from werkzeug import Response
 
 from local.fakes.loopback import LoopbackServer
-from local.fakes.secrets_manager import CREDENTIALS_SECRET_ID, TOKEN_SECRET_ID
+from local.fakes.secrets_manager import (
+    CREDENTIALS_SECRET_ID,
+    TOKEN_SECRET_ID,
+    FakeSecretsManager,
+    Fault,
+)
 from rotate_token.access_token import AccessToken
 from rotate_token.errors import (
     ConfigurationError,
@@ -17,25 +20,18 @@ from rotate_token.errors import (
     SecretsManagerError,
     SecretsManagerUnavailableError,
 )
-from rotate_token.secret_store import CLIENT_CONFIG, SecretStore
+from rotate_token.secret_store import SecretStore
 from tests.samples import make_store
 
 
-def make_store_at(server: LoopbackServer) -> SecretStore:
-    """Make the store of a run that takes this server for Secrets Manager."""
-    return make_store(
-        boto3.client("secretsmanager", endpoint_url=server.address, config=CLIENT_CONFIG)
-    )
-
-
-def test_binary(secrets: SecretsManagerClient) -> None:
+def test_binary(secrets_manager: FakeSecretsManager) -> None:
     """The error for a secret without a string value names it, and says what to store."""
-    secrets.create_secret(Name=CREDENTIALS_SECRET_ID, SecretBinary=b"kYz7Q2vXw9Lr4TnB")
+    secrets_manager.client.put_secret_value(SecretId=CREDENTIALS_SECRET_ID, SecretBinary=b"kYz7Q2")
 
     with pytest.raises(
         CredentialsError, match=f"^Secret {CREDENTIALS_SECRET_ID} .* not a JSON object; store"
     ):
-        make_store(secrets).read_credentials("AWSCURRENT")
+        make_store(secrets_manager.client).read_credentials("AWSCURRENT")
 
 
 @pytest.mark.parametrize(
@@ -50,22 +46,18 @@ def test_binary(secrets: SecretsManagerClient) -> None:
         ("AnotherException", "if this persists, check the AWS Health Dashboard"),
     ],
 )
-def test_refused(code: str, next_step: str, old: AccessToken) -> None:
+def test_refused(
+    code: str, next_step: str, secrets_manager: FakeSecretsManager, old: AccessToken
+) -> None:
     """The error for a call that is refused passes AWS's reason on, and says what to do."""
-    body = json.dumps({"__type": code, "message": "Because."})
-    with (
-        LoopbackServer(Response(body, 400)) as server,
-        pytest.raises(SecretsManagerError) as raised,
-    ):
-        make_store_at(server).publish_token(old)
-
-    failed = f"PutSecretValue failed on secret {TOKEN_SECRET_ID} ({code}: Because.)"
-    assert raised.value.problem == failed
-    assert raised.value.next_step.startswith(next_step)
+    secrets_manager.faults.append(Fault("PutSecretValue", TOKEN_SECRET_ID, code))
+    failed = rf"^PutSecretValue failed on secret {TOKEN_SECRET_ID} \({code}: As scripted.\)"
+    with pytest.raises(SecretsManagerError, match=f"{failed}; {next_step}"):
+        make_store(secrets_manager.client).publish_token(old)
 
 
 @pytest.mark.parametrize("setting", ["CREDENTIALS_SECRET_ID", "TOKEN_SECRET_ID"])
-def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
+def test_other_region(setting: str, secrets_manager: FakeSecretsManager) -> None:
     """An ARN of another region than that of the client is an error that names both regions."""
     ids = {
         "credentials_secret_id": CREDENTIALS_SECRET_ID,
@@ -76,7 +68,7 @@ def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
     with pytest.raises(
         ConfigurationError, match=f"^{setting} is in eu-west-1, but .* in us-east-1; "
     ):
-        SecretStore(secrets, **ids)
+        SecretStore(secrets_manager.client, **ids)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +83,7 @@ def test_other_region(setting: str, secrets: SecretsManagerClient) -> None:
 def test_incomplete_answer(answer: tuple[Any, ...], old: AccessToken) -> None:
     """An answer that is incomplete, or not one of Secrets Manager, is a transient error."""
     with LoopbackServer(Response(*answer)) as server:
-        store = make_store_at(server)
+        store = make_store(boto3.client("secretsmanager", endpoint_url=server.address))
         with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
             store.read_credentials("AWSCURRENT")
         with pytest.raises(SecretsManagerUnavailableError, match="is incomplete"):
