@@ -101,15 +101,8 @@ TABLE = [
     # If it were followed, it would lead to a token.
     Row("307", Answer(307, headers={"Location": "/oauth2/token"}), Refused, artifact=True),
     # httpx would parse the address, although it does not follow it.
-    *(
-        Row(f"307 to {address}", Answer(307, headers={"Location": address}), Refused)
-        for address in (
-            "http://xn--/",
-            "https:login.example.com/x",
-            "about:blank",
-            "mailto:a@example.com",
-        )
-    ),
+    Row("307 to no host", Answer(307, headers={"Location": "about:blank"}), Refused),
+    Row("307 to a malformed host", Answer(307, headers={"Location": "http://xn--/"}), Refused),
     # OAuth errors
     *(
         Row(f"400 {code}", Answer(400, js({"error": code})), CredentialsError)
@@ -154,17 +147,11 @@ TABLE = [
     Row("an empty object", Answer(200, js({})), Refused),
     Row("token with a line break", issued(access_token=f"{TOKEN}\r\nX: 1"), Refused),
     # Unusual but valid
-    *(
-        Row(name, answer, failed_attempts=0)
-        for name, answer in {
-            "no expires_in": issued(expires_in=None),
-            "the same key twice": Answer(200, b'{"access_token": "first", ' + js(ISSUED)[1:]),
-            "labeled as text": Answer(200, js(ISSUED), {"Content-Type": "text/plain"}),
-            "labeled as gzip": Answer(200, js(ISSUED), {"Content-Encoding": "gzip"}),
-            "gzip that was not asked for": Answer(200, gzip.compress(js(ISSUED))),
-            "with a byte order mark": Answer(200, b"\xef\xbb\xbf" + js(ISSUED)),
-        }.items()
-    ),
+    Row("a key twice", Answer(200, b'{"expires_in": 1, ' + js(ISSUED)[1:]), failed_attempts=0),
+    Row("called text", Answer(200, js(ISSUED), {"Content-Type": "text/plain"}), failed_attempts=0),
+    Row("called gzip", Answer(200, js(ISSUED), {"Content-Encoding": "gzip"}), failed_attempts=0),
+    Row("gzip that was not asked for", Answer(200, gzip.compress(js(ISSUED))), failed_attempts=0),
+    Row("with a byte order mark", Answer(200, b"\xef\xbb\xbf" + js(ISSUED)), failed_attempts=0),
     # AWS Secrets Manager
     *(
         Row(
