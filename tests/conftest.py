@@ -15,6 +15,7 @@ import boto3
 import pytest
 from moto import mock_aws
 from mypy_boto3_secretsmanager import SecretsManagerClient
+from werkzeug.serving import make_ssl_devcert
 
 import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
 from local.fakes import ignore_proxies, isolate_environment
@@ -76,6 +77,14 @@ def endpoint() -> Iterator[FakeSmartcar]:
     """A token endpoint on a real socket."""
     with FakeSmartcar() as smartcar:
         yield smartcar
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The files of a trusted certificate for ``localhost`` and of its key."""
+    certificate, key = make_ssl_devcert(str(tmp_path / "localhost"), host="localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    return certificate, key
 
 
 @pytest.fixture(scope="session")

@@ -26,22 +26,18 @@ pytestmark = pytest.mark.xdist_group("package")
 
 
 @pytest.mark.parametrize(
-    ("operation", "secret_id"),
+    "fault",
     [
-        ("GetSecretValue", TOKEN_SECRET_ID),
-        ("GetSecretValue", CREDENTIALS_SECRET_ID),
-        ("PutSecretValue", TOKEN_SECRET_ID),
+        Fault("GetSecretValue", TOKEN_SECRET_ID, "hang"),
+        Fault("GetSecretValue", CREDENTIALS_SECRET_ID, "hang"),
+        Fault("PutSecretValue", TOKEN_SECRET_ID, "hang"),
     ],
 )
 def test_deadline(
-    operation: str,
-    secret_id: str,
-    package: Path,
-    environment: dict[str, str],
-    secrets_manager: FakeSecretsManager,
+    fault: Fault, package: Path, environment: dict[str, str], secrets_manager: FakeSecretsManager
 ) -> None:
     """While Secrets Manager does not answer, a run raises its error well before its timeout."""
-    secrets_manager.faults.append(Fault(operation, secret_id, "hang"))
+    secrets_manager.faults.append(fault)
     # Attempts may start for 2 s.
     with LambdaRuntime(package, environment, RESERVED_SECONDS + 2) as function:
         started_at = time.monotonic()

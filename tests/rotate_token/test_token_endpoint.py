@@ -9,13 +9,11 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
-from werkzeug.serving import make_ssl_devcert
 
 import rotate_token
 from local.fakes.smartcar import FakeSmartcar
@@ -34,14 +32,6 @@ Answer = Callable[[httpx.Request], httpx.Response]
 URL = "https://iam.smartcar.com/oauth2/token"
 NOW = 1_800_000_000.9
 CREDENTIALS = ClientCredentials("client_8f3b1c6e", "kYz7Q2vXw9Lr4TnB/5+ %&=", "v1", "AWSCURRENT")
-
-
-@pytest.fixture
-def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The files of a trusted certificate for ``localhost`` and of its key."""
-    certificate, key = make_ssl_devcert(str(tmp_path / "localhost"), host="localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", certificate)
-    return certificate, key
 
 
 def respond(status: int = 200, headers: dict[str, str] | None = None, **changes: str) -> Answer:
