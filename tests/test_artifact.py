@@ -47,12 +47,9 @@ def test_bytecode(package: Path) -> None:
 def test_contents(package: Path) -> None:
     """The package has no machine code, no scripts, and no boto3, which the Lambda runtime has."""
     names = {path.name for path in package.iterdir()}
-    records = [path.read_text(encoding="utf-8") for path in package.glob("*.dist-info/RECORD")]
 
     assert not {"bin", "boto3", "botocore"} & names
     assert not list(package.rglob("*.so"))
-    assert any("httpx/__init__.py,sha256=" in record for record in records)
-    assert not [record for record in records if "../bin/" in record]
 
 
 def test_reproducible(package: Path, tmp_path: Path) -> None:

@@ -55,8 +55,6 @@ NOT_FOUND = "ResourceNotFoundException"
 PASSING = ("ThrottlingException", "RequestTimeout", "InternalServiceError")
 TRIED_TWICE = {*PASSING, "LimitExceededException"}
 """The errors after which botocore makes a call again."""
-BRIEF = 10
-"""A run with this many seconds left makes one attempt only."""
 
 
 class Row(NamedTuple):
@@ -243,7 +241,8 @@ def test_fault(
     for name in ("", *logging.root.manager.loggerDict):
         monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
     script(row, endpoint, secrets_manager, lasting=how == "lasting")
-    context = LocalContext(BRIEF if how == "lasting" else 900)
+    # With 10 seconds left, a run makes one attempt only.
+    context = LocalContext(10 if how == "lasting" else 900)
 
     error, outcome = call(invoke, {"force": how == "forced"}, context)
 
