@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from werkzeug import Response
 
 from local.fakes.lambda_runtime import RUNTIME_PYTHON, FunctionError, LambdaRuntime
+from local.fakes.loopback import LoopbackServer
 from local.fakes.smartcar import FakeSmartcar
 from tests.package import build_package
 from tests.programs import need
@@ -33,6 +35,27 @@ def test_output(package: Path, environment: dict[str, str]) -> None:
         lines = [json.loads(line) for line in function.output.splitlines() if line]
 
     assert [line.get("message", "metrics") for line in lines] == ["metrics", "Token rotated"]
+
+
+def test_web_identity(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """AWS credentials may come from a web identity, as boto3 documents it."""
+    (tmp_path / "token").write_text("made-up-web-identity-token", encoding="utf-8")
+    temporary = {
+        "AccessKeyId": environment.pop("AWS_ACCESS_KEY_ID"),
+        "SecretAccessKey": environment.pop("AWS_SECRET_ACCESS_KEY"),
+        "SessionToken": "made-up",
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+    result = "".join(f"<{name}>{value}</{name}>" for name, value in temporary.items())
+    for name in ("Credentials", "AssumeRoleWithWebIdentityResult", "Response"):
+        result = f"<{name}>{result}</{name}>"
+    environment["AWS_ROLE_ARN"] = "arn:aws:iam::123456789012:role/rotation"
+    environment["AWS_WEB_IDENTITY_TOKEN_FILE"] = str(tmp_path / "token")
+
+    with LoopbackServer(Response(result)) as sts:
+        environment["AWS_ENDPOINT_URL_STS"] = sts.address
+        with LambdaRuntime(package, environment) as function:
+            assert function.invoke({})["status"] == "rotated"
 
 
 def test_bytecode(package: Path) -> None:
