@@ -41,7 +41,7 @@ def respond(status: int = 200, headers: dict[str, str] | None = None, **changes:
     return lambda _: httpx.Response(status, headers=headers, stream=body)
 
 
-def fail(failure: httpx.RequestError) -> Answer:
+def fail(failure: Exception) -> Answer:
     """Fail instead of answering."""
 
     def answer(_: httpx.Request) -> httpx.Response:
