@@ -79,7 +79,7 @@ def test_twenty_at_once(secrets_manager: FakeSecretsManager, endpoint: FakeSmart
 
     def rotate_at_once(_: int) -> Result:
         store = make_store(secrets_manager.client)
-        run = Run(timeout_seconds=60, report=lambda *_: None)
+        run = Run(timeout_seconds=60, report=lambda *_: None, forced=False)
         start.wait()
         return rotate(store, TokenEndpoint(endpoint.url), run)
 

@@ -46,7 +46,7 @@ class Run:
         timeout_seconds: float,
         report: Callable[[RotationError, str], None],
         *,
-        forced: bool = False,
+        forced: bool,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -29,7 +29,9 @@ def retry(
         if script:
             raise script.pop(0)
 
-    run = Run(timeout_seconds, report, clock=lambda: timeline.now, sleep=timeline.sleep)
+    run = Run(
+        timeout_seconds, report, forced=False, clock=lambda: timeline.now, sleep=timeline.sleep
+    )
     run.retry(attempt)
 
 
