@@ -1,11 +1,15 @@
 """The OAuth 2.0 token endpoint: one client-credentials request (RFC 6749 section 4.4)."""
 
-import asyncio
 import re
+import socket
 import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
@@ -58,6 +62,37 @@ class _Response:
     body: bytes = field(repr=False)
 
 
+class _Connection:
+    """
+    The connection of one exchange, which another thread can end.
+
+    httpx calls it with each step of the exchange (its ``trace`` extension).
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+        self._is_given_up = False
+
+    def __call__(self, step: str, info: Mapping[str, Any]) -> None:
+        if step.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._stream = info["return_value"]
+            if self._is_given_up:
+                self._stream.close()
+
+    def give_up(self) -> None:
+        """
+        End the exchange, which sends nothing afterwards.
+
+        The connection is shut down, and closed only by the thread that reads from it: otherwise,
+        that thread might read from the next connection, which gets the same descriptor. The method
+        of `SSLSocket` is avoided: it ends the encryption before it shuts the connection down.
+        """
+        self._is_given_up = True
+        if self._stream:
+            with suppress(OSError):  # it is closed, or TLS is about to replace it
+                socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
+
+
 class TokenEndpoint:
     """
     A token endpoint.
@@ -67,7 +102,7 @@ class TokenEndpoint:
         transport: An httpx transport to use instead of the network.
     """
 
-    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
         self._transport = transport
 
@@ -89,36 +124,51 @@ class TokenEndpoint:
         return self._parse(self._send(credentials, seconds), now)
 
     def _send(self, credentials: ClientCredentials, seconds: float) -> _Response:
-        """Send a request and return the complete response, or give up after `seconds`."""
-        loop = asyncio.new_event_loop()
+        """
+        Send a request and return the complete response, or give up after `seconds`.
+
+        The exchange runs in its own thread, because httpx has no timeout for name resolution or for
+        a response that arrives in pieces.
+        """
+        connection = _Connection()
+        executor = ThreadPoolExecutor(max_workers=1)
+        exchange = executor.submit(self._exchange, credentials, seconds, connection)
         try:
-            return loop.run_until_complete(self._exchange(credentials, seconds))
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            return exchange.result(seconds)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigurationError(
                 f"TOKEN_URL is not a usable URL: {error}", "use https://host/path"
             ) from error
-        except (OSError, httpx.RequestError) as error:
+        except UnicodeError as error:
+            raise ConfigurationError(
+                f"A host name cannot be encoded: {error}",
+                "correct it in TOKEN_URL or, if it is that of a proxy, in HTTPS_PROXY or ALL_PROXY",
+            ) from error
+        except (TimeoutError, httpx.RequestError) as error:
             raise TokenEndpointUnavailableError(
                 f"{self._url} sent no complete response{_explain(error, seconds)}",
                 "if this persists, check TOKEN_URL and the function's route to it: VPC, NAT, proxy",
             ) from error
         finally:
-            loop.close()  # unlike `asyncio.run`, without waiting for the resolution of a name
+            connection.give_up()
+            executor.shutdown(wait=False)
 
-    async def _exchange(self, credentials: ClientCredentials, seconds: float) -> _Response:
+    def _exchange(
+        self, credentials: ClientCredentials, seconds: float, connection: _Connection
+    ) -> _Response:
         form = {
             "grant_type": "client_credentials",
             "client_id": credentials.client_id,
             "client_secret": credentials.client_secret,
         }
         body = bytearray()
-        async with (
-            # httpx has no timeout for name resolution, or for a response that arrives in pieces.
-            asyncio.timeout(seconds),
+        with (
             self._make_client(seconds) as client,
-            client.stream("POST", self._url, data=form) as response,
+            client.stream(
+                "POST", self._url, data=form, extensions={"trace": connection}
+            ) as response,
         ):
-            async for chunk in response.aiter_raw():
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > LONGEST_BODY_BYTES:
                     break
@@ -126,10 +176,10 @@ class TokenEndpoint:
             response.status_code, response.headers.get("Retry-After", ""), _decompress(bytes(body))
         )
 
-    def _make_client(self, seconds: float) -> httpx.AsyncClient:
+    def _make_client(self, seconds: float) -> httpx.Client:
         """Make a client for one exchange, which has no cookies from the one before."""
         try:
-            return httpx.AsyncClient(
+            return httpx.Client(
                 transport=self._transport,
                 headers=_HEADERS,
                 timeout=httpx.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT_SECONDS)),
@@ -191,7 +241,7 @@ class TokenEndpoint:
             ) from unusable
 
 
-async def _forget_location(response: httpx.Response) -> None:
+def _forget_location(response: httpx.Response) -> None:
     """Keep httpx from parsing the address of a redirect, which may be malformed."""
     response.headers.pop("Location", None)
 
@@ -200,8 +250,7 @@ def _explain(error: Exception, seconds: float) -> str:
     """Say why there is no complete response."""
     if isinstance(error, (TimeoutError, httpx.ReadTimeout)):
         return f" within {seconds:.0f} s"
-    reason = str(error) if isinstance(error, httpx.ConnectError) else ""
-    return f": {reason or type(error).__name__}"
+    return f": {error if isinstance(error, httpx.ConnectError) else type(error).__name__}"
 
 
 def _decompress(body: bytes) -> bytes:
