@@ -65,7 +65,7 @@ example: $(VENV)/installed $(if $(filter shell,$(EXAMPLE)),$(VENV)/aws/installed
 	@PYTHONPATH=functions python -m local.example $(call quoted,EXAMPLE)
 
 test: $(VENV)/installed $(RUNTIME) $(VENV)/aws/installed $(if $(NODE),$(NODE_MODULES)) ## run all tests; fails below full coverage of functions/
-	@echo 'Running all tests: this takes about four minutes.'
+	@echo 'Running all tests: this takes about three minutes.'
 	pytest --cov --cov-report=term --numprocesses=auto --dist=loadgroup
 
 check: $(VENV)/installed $(if $(NODE),$(NODE_MODULES)) ## check format, style, types and the template; changes nothing
