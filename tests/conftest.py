@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-import boto3
 import pytest
-from moto import mock_aws
-from mypy_boto3_secretsmanager import SecretsManagerClient
 from werkzeug.serving import make_ssl_devcert
 
 import tests.loopback_only.sitecustomize  # noqa: F401 (guards this process)
@@ -63,13 +60,6 @@ def old() -> AccessToken:
     """A token that is due, and still valid for ten minutes."""
     issued_at = int(time.time()) - 3000
     return AccessToken("eyJvbGQi.k3Jd8sLq0ZxVbNm2", expires_in=3600, issued_at=issued_at)
-
-
-@pytest.fixture
-def secrets() -> Iterator[SecretsManagerClient]:
-    """Secrets Manager in this process, without secrets."""
-    with mock_aws():
-        yield boto3.client("secretsmanager")
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import json
 import time
 from typing import Any
 
+import boto3
 import pytest
 from authlib.integrations.base_client import InvalidTokenError
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from aws_secretsmanager_caching import SecretCache, SecretCacheConfig
 from freezegun import freeze_time
-from mypy_boto3_secretsmanager import SecretsManagerClient
+from moto import mock_aws
 from requests_oauthlib import OAuth2Session
 from requests_oauthlib.oauth2_session import TokenExpiredError
 
@@ -30,8 +31,10 @@ def test_sessions(library: Any, endpoint: FakeSmartcar, monkeypatch: pytest.Monk
         library(token={**document, "expires_at": int(time.time()) - 1}).get(url)
 
 
-def test_aws_secretsmanager_caching(secrets: SecretsManagerClient) -> None:
+@mock_aws
+def test_aws_secretsmanager_caching() -> None:
     """By default, aws-secretsmanager-caching returns an expired token; with 300 s it does not."""
+    secrets = boto3.client("secretsmanager")
     configured = SecretCache(SecretCacheConfig(secret_refresh_interval=300), secrets)
     caches = [SecretCache(client=secrets), configured]
     with freeze_time() as clock:
